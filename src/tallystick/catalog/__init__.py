@@ -1,0 +1,1 @@
+"""What things cost: the bundled rate catalogue, its builder, and reviewed overrides."""

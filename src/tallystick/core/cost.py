@@ -1,0 +1,163 @@
+"""Cost: what a usage costs, with lines that explain themselves."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from tallystick.core.money import Money
+from tallystick.core.rates import Rate
+from tallystick.core.usage import unit_of
+
+
+class PricedKind(msgspec.Struct, frozen=True, gc=False):
+    """How one kind is priced under one card, context and instant: the rate, what multiplies it, and where it is from.
+
+    `numerator / denominator` is the exact price of one unit in picodollars, multipliers included; `simple` says that a
+    quantity is just multiplied by it (no minimum, step or brackets).
+    """
+
+    rate: Rate
+    numerator: int
+    denominator: int
+    simple: bool
+    multipliers: tuple[tuple[str, Decimal], ...]
+    source: str
+    note: str
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One line of a cost: `quantity` units of `kind`, and what they come to.
+
+    `pico` is the amount in picodollars, rounded once, half-even; None where no rate applies (the line is unpriced).
+    `note` says what is not obvious: a fallback, a minimum, a bracket.
+    """
+
+    kind: str
+    quantity: int
+    pico: int | None
+    priced: PricedKind | None
+    note: str
+
+    @property
+    def amount(self) -> Money | None:
+        """What the line comes to; None when it is unpriced."""
+        return None if self.pico is None else Money(self.pico)
+
+    @property
+    def unit(self) -> str:
+        """The unit of `quantity`: token, millisecond, request, call, ..."""
+        return unit_of(self.kind)
+
+    @property
+    def rate(self) -> Decimal | None:
+        """US dollars for `per` units, before multipliers; None when unpriced."""
+        return None if self.priced is None else self.priced.rate.usd
+
+    @property
+    def per(self) -> int | None:
+        """The number of units that `rate` buys; None when unpriced."""
+        return None if self.priced is None else self.priced.rate.per
+
+    @property
+    def multipliers(self) -> tuple[tuple[str, Decimal], ...]:
+        """What the rate is multiplied by, with names: `(("batch", Decimal("0.5")),)`."""
+        return () if self.priced is None else self.priced.multipliers
+
+    @property
+    def source(self) -> str | None:
+        """Where the rate comes from; None when unpriced."""
+        return None if self.priced is None else self.priced.source
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain JSON values; rates are decimal text."""
+        amount = self.amount
+        return {
+            "kind": self.kind,
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "rate": None if self.rate is None else format(self.rate, "f"),
+            "per": self.per,
+            "multipliers": [[name, format(factor, "f")] for name, factor in self.multipliers],
+            "amount": None if amount is None else amount.to_json(),
+            "source": self.source,
+            "note": self.note or None,
+        }
+
+
+class Cost(msgspec.Struct, frozen=True, gc=False):
+    """What one usage costs.
+
+    `basis` is `list` (catalogue), `user` (the user's own rates) or `reported` (the provider stated it). `amount` is
+    None as soon as one line is unpriced: a cost that leaves something out is not a number. `known` is the sum of the
+    priced lines. `rate_ids` name the rate cards used, `catalogue` is the sha256 of the catalogue they came from.
+    """
+
+    lines: tuple[Line, ...]
+    pico: int | None
+    basis: str = "list"
+    rate_ids: tuple[str, ...] = ()
+    catalogue: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def amount(self) -> Money | None:
+        """The whole cost, or None where any line is unpriced."""
+        return None if self.pico is None else Money(self.pico)
+
+    @property
+    def known(self) -> Money:
+        """The sum of the lines that have a price; the cost is at least this."""
+        return Money(sum(line.pico for line in self.lines if line.pico is not None))
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The kinds without a price."""
+        return tuple(line.kind for line in self.lines if line.pico is None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The cost as plain JSON values."""
+        amount = self.amount
+        return {
+            "amount": None if amount is None else amount.to_json(),
+            "basis": self.basis,
+            "lines": [line.to_json() for line in self.lines],
+            "rate_ids": list(self.rate_ids),
+            "catalogue": self.catalogue,
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """Line by line, then the total."""
+        rows = [_row(line) for line in self.lines]
+        total = str(self.amount) if self.pico is not None else f"unknown (at least {self.known})"
+        rows.append(("total", "", total, "; ".join(self.notes)))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows
+        )
+
+
+def describe_rate(line: Line) -> str:
+    """The rate of a line in words: `$2.50 per 1M tokens x 0.5 batch`; `no rate` when unpriced."""
+    if line.rate is None or line.per is None:
+        return "no rate"
+    unit = line.unit
+    per = {1: f"per {unit}", 1000: f"per 1k {unit}s", 1_000_000: f"per 1M {unit}s"}.get(line.per)
+    if per is None:
+        per = _duration(line.per) if unit == "millisecond" else f"per {line.per:,} {unit}s"
+    factors = "".join(f" x {format(factor, 'f')} {name}" for name, factor in line.multipliers)
+    return f"{Money.usd(line.rate)} {per}{factors}"
+
+
+def _duration(milliseconds: int) -> str:
+    names = {3_600_000: "per hour", 60_000: "per minute"}
+    return names.get(milliseconds, f"per {milliseconds:,} ms")
+
+
+def _row(line: Line) -> tuple[str, str, str, str]:
+    amount = line.amount
+    details = f"{line.quantity:,} x {describe_rate(line)}"
+    return line.kind, details, "unpriced" if amount is None else str(amount), line.note

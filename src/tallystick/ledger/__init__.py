@@ -1,0 +1,1 @@
+"""What happened: entries, corrections, and the ledgers that keep them."""

@@ -1,0 +1,1 @@
+"""What providers say: one reader per wire format, sans-I/O."""
