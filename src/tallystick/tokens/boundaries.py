@@ -36,8 +36,8 @@ _BEFORE_MARKER: Final = rf"(?<=[^\W_])(?=[{_MARKER}])"
 _LETTER_NUMBER: Final = f"(?<=[{_PLAIN_LETTER}])(?=[0-9])|(?<=[0-9])(?=[{_PLAIN_LETTER}])"
 
 _RULES: Final = {
-    "modern": "|".join((_BEFORE_BLANK, _BEFORE_MARKER, _AFTER_BREAK, _LETTER_NUMBER)),
-    "classic": "|".join((_BEFORE_ANY_SPACE, _LETTER_NUMBER)),
+    "modern": f"{_BEFORE_BLANK}|{_BEFORE_MARKER}|{_AFTER_BREAK}|{_LETTER_NUMBER}",
+    "classic": f"{_BEFORE_ANY_SPACE}|{_LETTER_NUMBER}",
 }
 
 

@@ -22,8 +22,8 @@ class Piece(NamedTuple):
     tokens: tuple[bytes, ...]
 
 
-def _character_class(ranges: str) -> str:
-    """Turn '41-5a c0' into the inside of a regular expression's brackets."""
+def character_class(ranges: str) -> str:
+    """Turn a data file's ranges ('41-5a c0') into the inside of a regular expression's brackets."""
     parts = []
     for word in ranges.split():
         first, _, last = word.partition("-")
@@ -31,18 +31,18 @@ def _character_class(ranges: str) -> str:
     return "".join(parts)
 
 
-# The long s folds to s when case is ignored, so "'ſ" is a contraction as well.
+# The long s folds to s when case is ignored, so an apostrophe and a long s make a contraction too.
 _SHORTENED: Final = "'(?:[sdmtSDMT\u017f]|[lL][lL]|[vV][eE]|[rR][eE])"
 _LOWER_SHORTENED: Final = "'(?:[sdmt]|ll|ve|re)"
 
 
 @cache
 def splitter(pattern: str) -> re.Pattern[str]:
-    """The pretoken pattern called `o200k`, `cl100k` or `gpt2`, over the bundled character classes.
+    """The pretoken pattern called `o200k`, `cl100k` or `r50k`, over the bundled character classes.
 
     Raises `KeyError` for another name.
     """
-    table = {key: _character_class(value) for key, value in load("unicode").items() if key != "unicode"}
+    table = {key: character_class(value) for key, value in load("unicode").items() if key != "unicode"}
     number, space, mark = table["number"], table["space"], table["mark"]
     letter = table["upper"] + table["lower"] + table["letter"]
     head = table["upper"] + table["letter"] + mark
@@ -71,7 +71,7 @@ def splitter(pattern: str) -> re.Pattern[str]:
             gap,
             f"[{space}]",
         ),
-        "gpt2": (
+        "r50k": (
             _LOWER_SHORTENED,
             f" ?[{letter}]+",
             f" ?[{number}]+",

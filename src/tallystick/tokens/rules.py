@@ -10,15 +10,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).parent
+"""The folder of this room; its data and ranks lie in it."""
 
 
 @cache
 def load(name: str) -> Mapping[str, Any]:
     """The bundled data file `data/<name>.toml`. Raises `FileNotFoundError` if there is none."""
-    text = files("tallystick.tokens").joinpath("data", f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return tomllib.loads((HERE / "data" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=1024)
@@ -53,14 +55,18 @@ def _family_length(name: str, families: Iterable[str]) -> int:
     return best
 
 
-def find(rows: Iterable[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:
-    """The row for a model, or None. Provider prefixes, fine-tune and version marks are understood."""
-    listed = list(rows)
-    for name in bare_names(model):
+@lru_cache(maxsize=4096)
+def find(name: str, table: str, model: str) -> Mapping[str, Any] | None:
+    """The row for a model in a table of the data file `name`, or None.
+
+    Provider prefixes, fine-tune and version marks are understood. Raises `KeyError` if there is no such table.
+    """
+    listed: list[Mapping[str, Any]] = load(name)[table]
+    for candidate in bare_names(model):
         for row in listed:
-            if name in row.get("ids", ()):
+            if candidate in row.get("ids", ()):
                 return row
-        scored = [(_family_length(name, row.get("families", ())), row) for row in listed]
+        scored = [(_family_length(candidate, row.get("families", ())), row) for row in listed]
         best = max(scored, key=lambda pair: pair[0], default=(-1, None))
         if best[0] >= 0:
             return best[1]

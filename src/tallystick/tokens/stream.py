@@ -61,7 +61,7 @@ class StreamCounter:
         return self._committed + (self._waiting if self._tail_tokens is None else self._tail_tokens)
 
     def close(self) -> int:
-        """The final exact count; the kept text is dropped. Feeding more afterwards starts a new text behind this one."""
+        """The final exact count; the kept text is dropped. What is fed afterwards is a new text, added to it."""
         total = self.tokens
         self._committed, self._tail_tokens, self._parts, self._waiting = total, 0, [], 0
         return total
