@@ -3,6 +3,7 @@
     TallyError                       exit code 1
     ├── InputError (ValueError)      2   what was handed in cannot be read or contradicts itself
     │   ├── UsageError                   a usage object: wrong shape, negative, absurd, parts above the whole
+    │   │   └── UnsupportedApi           a payload that is known, but has no reader yet
     │   ├── TextError                    a text or file that cannot be counted
     │   └── ConfigError                  a configuration file, an option, an environment variable
     ├── UnpricedError (LookupError)  3   no rate applies
@@ -50,6 +51,14 @@ class UsageError(InputError):
     """A usage object has the wrong shape, a negative or absurd count, or parts larger than their whole."""
 
 
+class UnsupportedApi(UsageError):
+    """The payload's format is known, but there is no reader for it yet; `api` names it. Report it as unsupported."""
+
+    def __init__(self, api: str, what: str) -> None:
+        self.api = api
+        super().__init__(what, money="The cost of such a call is unknown, not zero.")
+
+
 class TextError(InputError):
     """A text or file that cannot be counted: missing, unreadable, a directory."""
 
@@ -76,7 +85,8 @@ class UnknownModelError(UnpricedError):
         super().__init__(
             f"Unknown model {model!r}{where}.{names}",
             money="Its cost is unknown, not zero.",
-            todo=f"Check the name, or set a rate: tally rates set {model} --input USD --output USD (per million tokens).",
+            todo=f"Check the name, or set a rate: tally rates set {model} --input USD --output USD "
+            "(dollars per million tokens).",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -67,6 +68,6 @@ def _checked(text: object, what: str) -> str:
         raise InputError(f"A tag's {what} must be text, not {text!r}.")
     if not 1 <= len(text) <= MAX_LENGTH:
         raise InputError(f"A tag's {what} has {len(text)} characters; 1 to {MAX_LENGTH} are allowed.")
-    if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in text):
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
         raise InputError(f"A tag's {what} contains a control character.")
     return text

@@ -9,20 +9,18 @@ import msgspec
 
 from tallystick.core.money import Money
 from tallystick.core.rates import Rate
-from tallystick.core.usage import unit_of
+from tallystick.core.usage import unit_of, units_of
 
 
 class PricedKind(msgspec.Struct, frozen=True, gc=False):
     """How one kind is priced under one card, context and instant: the rate, what multiplies it, and where it is from.
 
-    `numerator / denominator` is the exact price of one unit in picodollars, multipliers included; `simple` says that a
-    quantity is just multiplied by it (no minimum, step or brackets).
+    `numerator / denominator` is the exact price of one unit in picodollars, multipliers included.
     """
 
     rate: Rate
     numerator: int
     denominator: int
-    simple: bool
     multipliers: tuple[tuple[str, Decimal], ...]
     source: str
     note: str
@@ -93,6 +91,7 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
     `basis` is `list` (catalogue), `user` (the user's own rates) or `reported` (the provider stated it). `amount` is
     None as soon as one line is unpriced: a cost that leaves something out is not a number. `known` is the sum of the
     priced lines. `rate_ids` name the rate cards used, `catalogue` is the sha256 of the catalogue they came from.
+    Under the basis `reported` the lines are still ours, and `listed` is what they come to.
     """
 
     lines: tuple[Line, ...]
@@ -101,6 +100,12 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
     rate_ids: tuple[str, ...] = ()
     catalogue: str | None = None
     notes: tuple[str, ...] = ()
+    listed_pico: int | None = None
+
+    @property
+    def listed(self) -> Money | None:
+        """What our rates give, beside a reported cost; None where nothing was reported or our lines are incomplete."""
+        return None if self.listed_pico is None else Money(self.listed_pico)
 
     @property
     def amount(self) -> Money | None:
@@ -119,9 +124,10 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
 
     def to_json(self) -> dict[str, Any]:
         """The cost as plain JSON values."""
-        amount = self.amount
+        amount, listed = self.amount, self.listed
         return {
             "amount": None if amount is None else amount.to_json(),
+            "listed": None if listed is None else listed.to_json(),
             "basis": self.basis,
             "lines": [line.to_json() for line in self.lines],
             "rate_ids": list(self.rate_ids),
@@ -144,17 +150,16 @@ def describe_rate(line: Line) -> str:
     """The rate of a line in words: `$2.50 per 1M tokens x 0.5 batch`; `no rate` when unpriced."""
     if line.rate is None or line.per is None:
         return "no rate"
-    unit = line.unit
-    per = {1: f"per {unit}", 1000: f"per 1k {unit}s", 1_000_000: f"per 1M {unit}s"}.get(line.per)
-    if per is None:
-        per = _duration(line.per) if unit == "millisecond" else f"per {line.per:,} {unit}s"
     factors = "".join(f" x {format(factor, 'f')} {name}" for name, factor in line.multipliers)
-    return f"{Money.usd(line.rate)} {per}{factors}"
+    return f"{Money.usd(line.rate)} {per_words(line.kind, line.per)}{factors}"
 
 
-def _duration(milliseconds: int) -> str:
-    names = {3_600_000: "per hour", 60_000: "per minute"}
-    return names.get(milliseconds, f"per {milliseconds:,} ms")
+def per_words(kind: str, per: int) -> str:
+    """What a rate's `per` means for a kind: `per 1M tokens`, `per hour`, `per call`."""
+    unit, many = unit_of(kind), units_of(kind)
+    if unit == "millisecond":
+        return {3_600_000: "per hour", 60_000: "per minute", 1000: "per second"}.get(per, f"per {per:,} ms")
+    return {1: f"per {unit}", 1000: f"per 1k {many}", 1_000_000: f"per 1M {many}"}.get(per, f"per {per:,} {many}")
 
 
 def _row(line: Line) -> tuple[str, str, str, str]:

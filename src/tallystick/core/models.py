@@ -1,4 +1,4 @@
-"""ModelRef: what a model is called, taken apart by rule. No model name is known here; the catalogue decides what exists."""
+"""ModelRef: what a model is called, taken apart by rule. No name is known here; the catalogue decides what exists."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _ARN: Final = re.compile(r"arn:aws[a-z-]*:bedrock:(?P<region>[a-z0-9-]*):\d*:(?P
 _DATE: Final = re.compile(r"-(20\d\d)-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])$")
 _VERTEX: Final = re.compile(r"@(20\d{6}|default|latest|\d{3})$")
 _BEDROCK_VERSION: Final = re.compile(r"-v\d+(:\d+)?(:\d+k|:mm)?$|:\d+$")
-_PATHS: Final = re.compile(r"^(?:projects/[^/]+/locations/(?P<region>[^/]+)/)?(?:publishers/[^/]+/)?(?:models|endpoints)/")
+_BEDROCK_ID: Final = re.compile(r"[a-z][a-z0-9]*\.[a-z]")
+_PATHS: Final = re.compile(
+    r"^(?:projects/[^/]+/locations/(?P<region>[^/]+)/)?(?:publishers/[^/]+/)?(?:models|endpoints)/"
+)
 
 
 class ModelRef(msgspec.Struct, frozen=True):
@@ -55,15 +58,16 @@ class ModelRef(msgspec.Struct, frozen=True):
         `-latest`. Nothing is matched by how it begins.
         """
         yield self.id, "exact"
-        for rule, pattern in (("version", _VERTEX), ("version", _BEDROCK_VERSION), ("dated", _DATE)):
-            shorter = pattern.sub("", self.id)
-            if shorter != self.id:
-                yield shorter, rule
-        bare = _DATE.sub("", _BEDROCK_VERSION.sub("", _VERTEX.sub("", self.id)))
-        if bare != self.id:
+        # Elsewhere a "-v3" is part of the name: only Bedrock's ids carry a version after the model's own.
+        bedrock = self.provider == "aws" or (self.provider is None and _BEDROCK_ID.match(self.id) is not None)
+        plain = (_BEDROCK_VERSION if bedrock else _VERTEX).sub("", self.id)
+        if plain != self.id:
+            yield plain, "version"
+        bare = _DATE.sub("", plain)
+        if bare != plain:
             yield bare, "dated"
-        if self.id.endswith("-latest"):
-            yield self.id.removesuffix("-latest"), "latest"
+        if bare.endswith("-latest"):
+            yield bare.removesuffix("-latest"), "latest"
 
 
 def provider_id(name: str) -> str:
@@ -73,6 +77,8 @@ def provider_id(name: str) -> str:
     if not lowered or len(lowered) > 64 or not lowered.isprintable():
         raise InputError(f"{name!r} is not the name of a provider.", todo=f"Known: {', '.join(PROVIDERS)}.")
     known = _ALIASES.get(lowered, lowered)
+    if known == "other:":
+        raise InputError("The provider 'other:' has no name.", todo="Write other:<name>.")
     return known if known in PROVIDERS or known.startswith("other:") else f"other:{known}"
 
 
@@ -89,13 +95,16 @@ def parse_model(text: str, provider: str | None = None) -> ModelRef:
         return _bedrock(text, arn["id"], arn["region"])
     if biller is None:
         biller, name = _prefixed(name)
-    elif name.lower().startswith(f"{biller}/") and biller != "openrouter":
-        name = name[len(biller) + 1 :]
+    else:
+        stated, rest = _prefixed(name)
+        name = rest if stated == biller else name
     if biller == "aws":
         return _bedrock(text, name, "")
     path = _PATHS.match(name)
-    region = (path["region"] or "") if path else ""
-    name = name[path.end() :] if path else name
+    region = ""
+    if path is not None:
+        region, name = path["region"] or "", name[path.end() :]
+        biller = "vertex" if biller is None and region else biller
     name = name.lower()
     if name.startswith("ft:"):
         base = ":".join(name.split(":")[:2])
@@ -107,12 +116,13 @@ def parse_model(text: str, provider: str | None = None) -> ModelRef:
 
 
 def _prefixed(name: str) -> tuple[str | None, str]:
-    """Splits `provider/model` where the first part names a provider; anything else stays whole."""
+    """Splits `provider/model` where the first part names a provider; anything else stays whole, as does OpenRouter's
+    own `openrouter/auto`."""
     head, slash, rest = name.partition("/")
     known = _ALIASES.get(head.lower(), head.lower())
     if slash and rest and known in PROVIDERS:
-        return known, rest
-    return (("aws", name) if _GEO.match(name) else (None, name))
+        return known, name if known == "openrouter" and "/" not in rest else rest
+    return ("aws", name) if _GEO.match(name) else (None, name)
 
 
 def _bedrock(text: str, name: str, region: str) -> ModelRef:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from functools import total_ordering
 
 from tallystick.errors import InputError
 
 PICO_PER_USD = 1_000_000_000_000
-_TEXT = re.compile(r"(?P<sign>[-+]?)\$?(?P<number>\d{1,30}(\.\d{1,40})?|\.\d{1,40})( ?USD)?", re.ASCII)
+_TEXT = re.compile(
+    r"(?P<sign>[-+]?)\$?(?P<number>(\d{1,30}|\d{1,3}(,\d{3}){1,9})(\.\d{1,40})?|\.\d{1,40})( ?USD)?", re.ASCII
+)
+_PLAIN = re.compile(r"-?\d{1,60}(\.\d{1,40})?", re.ASCII)
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -50,23 +53,24 @@ class Money:
         if isinstance(amount, str):
             return cls.parse(amount)
         if isinstance(amount, bool) or not isinstance(amount, int | Decimal | Fraction):
-            raise InputError(
-                f"Money cannot be made of {amount!r}.", todo='Write the amount as text, such as "0.0035".'
-            )
-        if isinstance(amount, Decimal) and not amount.is_finite():
-            raise InputError(f"Money must be finite, not {amount}.")
+            raise InputError(f"Money cannot be made of {amount!r}.", todo='Write the amount as text, such as "0.0035".')
+        if isinstance(amount, Decimal) and not (amount.is_finite() and amount.adjusted() < 60):
+            raise InputError(f"Money must be finite and less than 1e60 dollars, not {amount}.")
+        if isinstance(amount, Decimal) and amount.adjusted() < -60:
+            return cls(0)
         exact = Fraction(amount)
         return cls(divide_half_even(exact.numerator * PICO_PER_USD, exact.denominator))
 
     @classmethod
     def parse(cls, text: str) -> Money:
-        """Reads "$0.50", "0.50", "-1.25" or "3 USD"; digits beyond 1e-12 are rounded half-even. Raises InputError."""
-        match = _TEXT.fullmatch(text.strip().replace(",", ""))
+        """Reads "$0.50", "0.50", "-1.25", "1,000" or "3 USD"; digits beyond 1e-12 are rounded half-even. A comma only
+        parts thousands: "0,50" is refused. Raises InputError."""
+        match = _TEXT.fullmatch(text.strip())
         if match is None:
             raise InputError(
                 f"{text!r} is not an amount of money.", todo='Write dollars and cents, such as "$0.50" or "12".'
             )
-        amount = cls.usd(Fraction(match["number"]))
+        amount = cls.usd(Fraction(match["number"].replace(",", "")))
         return -amount if match["sign"] == "-" else amount
 
     @property
@@ -87,10 +91,9 @@ class Money:
         """The inverse of `to_json`. Raises InputError."""
         if not isinstance(value, dict) or set(value) != {"usd"} or not isinstance(value["usd"], str):
             raise InputError(f'{value!r} is not an amount of money; expected {{"usd": "0.0035"}}.')
-        try:
-            return cls.usd(Decimal(value["usd"]))
-        except InvalidOperation:
-            raise InputError(f"{value['usd']!r} is not a decimal number of dollars.") from None
+        if _PLAIN.fullmatch(value["usd"]) is None:
+            raise InputError(f"{value['usd']!r} is not a decimal number of dollars.")
+        return cls.usd(Fraction(value["usd"]))
 
     def plain(self) -> str:
         """Dollars as the shortest exact decimal text, without a sign for dollars: `0.0035`."""

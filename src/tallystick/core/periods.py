@@ -1,4 +1,4 @@
-"""Period: a stretch of time in which spend is added up: a calendar day, week or month, a rolling window, or for ever."""
+"""Period: a stretch of time in which spend is added up: a calendar day or month, a rolling window, a lifetime."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tallystick.errors import InputError
 
 CALENDAR: Final = ("hour", "day", "week", "month", "year")
 _ROLLING_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_TICK: Final = timedelta(microseconds=1)
 MAX_ROLLING: Final = timedelta(days=3660)
 
 
@@ -22,6 +23,11 @@ def zone(name: str) -> ZoneInfo:
         raise InputError(
             f"{name!r} is not a time zone.", todo="Use an IANA name such as UTC, Europe/Berlin or America/New_York."
         ) from None
+
+
+def _check_zone(at: datetime) -> None:
+    if at.tzinfo is None:
+        raise InputError(f"The instant {at.isoformat()} has no time zone.", todo="Give one: datetime(..., tzinfo=UTC).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Period:
         if (self.unit == "rolling") != (self.length is not None):
             raise InputError("A rolling period needs a length, and only a rolling period has one.")
         if self.length is not None and not timedelta(seconds=1) <= self.length <= MAX_ROLLING:
-            raise InputError(f"A rolling period lasts from 1 second to {MAX_ROLLING.days} days, not {self.length}.")
+            raise InputError(f"A rolling period lasts from 1 second to {MAX_ROLLING.days} days.")
         limits = {"week": 7, "month": 31}
         if not 1 <= self.anchor <= limits.get(self.unit, 1):
             raise InputError(
@@ -61,32 +67,29 @@ class Period:
         word = text.strip().lower()
         number, suffix = word[:-1], word[-1:]
         if suffix in _ROLLING_UNITS and number.isascii() and number.isdigit() and len(number) <= 9:
-            return cls("rolling", tz, 1, timedelta(seconds=int(number) * _ROLLING_UNITS[suffix]))
+            # Lengths far above the limit would not fit a timedelta.
+            seconds = min(int(number) * _ROLLING_UNITS[suffix], 10 * MAX_ROLLING // timedelta(seconds=1))
+            return cls("rolling", tz, anchor, timedelta(seconds=seconds))
         return cls(word, tz, anchor)
 
     def bounds(self, at: datetime) -> tuple[datetime | None, datetime | None]:
         """The start (inclusive) and end (exclusive) of the period that `at` belongs to, in UTC; `(None, None)` for a
         lifetime. A rolling period ends at `at` itself. Raises InputError for an instant without a time zone."""
-        if at.tzinfo is None:
-            raise InputError(f"The instant {at.isoformat()} has no time zone.")
+        _check_zone(at)
         if self.unit == "lifetime":
             return None, None
-        if self.length is not None:
-            return at.astimezone(UTC) - self.length, at.astimezone(UTC)
-        local = at.astimezone(zone(self.tz))
-        if self.unit == "hour":
-            # Hours are counted in elapsed time from the local hour, so a repeated or skipped hour stays one hour long.
-            past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
-            start = at.astimezone(UTC) - past
-            return start, start + timedelta(hours=1)
         try:
-            first, last = self._days(local.date())
-            return self._midnight(first), self._midnight(last)
+            instant = at.astimezone(UTC)
+            if self.length is not None:
+                return instant - self.length, instant
+            return self._hour(instant) if self.unit == "hour" else self._calendar(instant)
         except (ValueError, OverflowError):
-            raise InputError(f"The year {local.year} is outside the calendar.") from None
+            raise InputError(f"The period around {at.isoformat()} is outside the calendar.") from None
 
     def contains(self, at: datetime, instant: datetime) -> bool:
-        """Whether `instant` lies in the period that `at` belongs to."""
+        """Whether `instant` lies in the period that `at` belongs to. Raises InputError for an instant without a time
+        zone."""
+        _check_zone(instant)
         start, end = self.bounds(at)
         return (start is None or start <= instant) and (end is None or instant < end)
 
@@ -99,6 +102,35 @@ class Period:
         if self.unit in ("rolling", "hour"):
             return start.isoformat()
         return start.astimezone(zone(self.tz)).date().isoformat()
+
+    def _hour(self, instant: datetime) -> tuple[datetime, datetime]:
+        # A clock change inside an hour (Lord Howe moves by 30 minutes) ends it: two shorter hours, no overlap.
+        local = instant.astimezone(zone(self.tz))
+        past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        start, end = instant - past, instant - past + timedelta(hours=1)
+        return self._change(instant, start) or start, self._change(instant, end - _TICK) or end
+
+    def _change(self, here: datetime, there: datetime) -> datetime | None:
+        """The first instant with the later clock between two instants, when a clock change parts them."""
+        tz = zone(self.tz)
+        offset = here.astimezone(tz).utcoffset()
+        if there.astimezone(tz).utcoffset() == offset:
+            return None
+        low, high = min(here, there), max(here, there)
+        before = low.astimezone(tz).utcoffset()
+        while high - low > _TICK:
+            middle = low + (high - low) // 2
+            low, high = (middle, high) if middle.astimezone(tz).utcoffset() == before else (low, middle)
+        return high
+
+    def _calendar(self, instant: datetime) -> tuple[datetime, datetime]:
+        first, last = self._days(instant.astimezone(zone(self.tz)).date())
+        start, end = self._midnight(first), self._midnight(last)
+        if instant >= end:
+            # The clock was set back across midnight (St. John's did at 00:01): what follows stays in the new day.
+            first, last = self._days(last)
+            start, end = end, self._midnight(last)
+        return start, end
 
     def _days(self, day: date) -> tuple[date, date]:
         if self.unit == "day":

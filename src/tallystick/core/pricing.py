@@ -6,10 +6,11 @@ picodollars per unit) and keeps it, so that a call costs a dictionary lookup and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from typing import Final
 
 import msgspec
 
@@ -27,14 +28,22 @@ from tallystick.core.rates import (
     RateCard,
     Variant,
 )
-from tallystick.core.usage import TOKEN_KINDS, Usage, unit_of
+from tallystick.core.usage import TOKEN_KINDS, Usage, units_of
+from tallystick.errors import InputError
+
+MAX_PLANS: Final = 256
+"""Plans a card keeps; context values come from payloads, so their number has to have an end."""
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
-    """A card compiled for one context, window and prompt size: how each kind is priced, and what to remark."""
+    """A card compiled for one context, window and prompt size: how each kind is priced, and what to
+    remark. `whole` says that every kind is simply multiplied by a whole number of picodollars."""
 
     kinds: Mapping[str, PricedKind]
     notes: tuple[str, ...]
+    rate_ids: tuple[str, ...]
+    basis: str
+    whole: bool
 
 
 def price(
@@ -52,36 +61,53 @@ def price(
     without a rate gives an unpriced line and a cost whose amount is None.
     """
     plan = plan_for(card, usage.input_tokens if card.thresholds else 0, at, context)
-    kinds, special = plan.kinds, card.plan
-    lines = []
-    total = 0
-    complete = True
-    for kind, quantity in usage.items():
-        priced = kinds.get(kind)
-        if priced is None:
-            lines.append(Line(kind, quantity, None, None, "no rate for this kind"))
-            complete = False
-        elif priced.simple and special is None:
-            pico = quantity * priced.numerator
-            if priced.denominator != 1:
-                pico = divide_half_even(pico, priced.denominator)
-            lines.append(Line(kind, quantity, pico, priced, priced.note))
-            total += pico
+    kinds = plan.kinds
+    if plan.whole:
+        # Most calls: every kind has a rate, and a whole number of picodollars a unit.
+        try:
+            lines = [
+                Line(kind, quantity, quantity * (priced := kinds[kind]).numerator, priced, priced.note)
+                for kind, quantity in usage.items()
+            ]
+        except KeyError:
+            pass
         else:
-            line, pico = _special_line(kind, quantity, priced, special, volume)
-            lines.append(line)
-            total += pico
-    return Cost(tuple(lines), total if complete else None, card.basis, (card.id,), card.catalogue, plan.notes)
+            total = sum([line.pico for line in lines])  # type: ignore[misc]
+            return Cost(tuple(lines), total, plan.basis, plan.rate_ids, card.catalogue, plan.notes)
+    lines = [_line(kind, quantity, kinds.get(kind), card.plan, volume) for kind, quantity in usage.items()]
+    amounts = [line.pico for line in lines]
+    known = None if None in amounts else sum(amounts)  # type: ignore[arg-type]
+    return Cost(tuple(lines), known, plan.basis, plan.rate_ids, card.catalogue, plan.notes)
+
+
+def reported(cost: Cost | None, amount: Money) -> Cost:
+    """The cost of a call whose response states it: the stated amount is the bill, ours stands beside it as `listed`,
+    and a difference is noted. `cost` is None where no rate of ours applies."""
+    if cost is None:
+        return Cost((), amount.pico, "reported", notes=("stated by the provider; no rate of ours to check it",))
+    notes = cost.notes
+    if cost.pico is not None and cost.pico != amount.pico:
+        notes = (*notes, f"the provider states {amount}, our rates give {Money(cost.pico)}")
+    return msgspec.structs.replace(cost, pico=amount.pico, basis="reported", notes=notes, listed_pico=cost.pico)
 
 
 def plan_for(card: RateCard, prompt_tokens: int, at: datetime, context: Context | None) -> Plan:
-    """The compiled plan of a card for a prompt size, an instant and a context."""
-    size = sum([prompt_tokens >= first for first in card.thresholds]) if card.thresholds else 0
-    values = tuple([context.get(key) for key in card.dimensions]) if context else None
-    windows = tuple([_open(variant, at) for variant in card.windowed]) if card.windowed else None
-    key = (size, values, windows)
+    """The compiled plan of a card for a prompt size, an instant and a context. Raises InputError for an instant without
+    a time zone."""
+    if at.tzinfo is None:
+        raise InputError(
+            f"The instant {at.isoformat()} has no time zone.",
+            money="Rates change with the hour, so nothing was priced.",
+            todo="Give an instant with a time zone: datetime(..., tzinfo=UTC).",
+        )
+    key: object = tuple(map(context.get, card.dimensions)) if context else None
+    if card.stepped:
+        size = sum([prompt_tokens >= first for first in card.thresholds])
+        key = key, size, tuple([_open(variant, at) for variant in card.windowed])
     plan: Plan | None = card.compiled.get(key)
     if plan is None:
+        if len(card.compiled) >= MAX_PLANS:
+            card.compiled.clear()
         plan = card.compiled[key] = _compile(card, prompt_tokens, at, context or {})
     return plan
 
@@ -113,21 +139,27 @@ def _compile(card: RateCard, prompt_tokens: int, at: datetime, context: Context)
         applied = tuple((f.name, f.factor) for f in factors if name not in f.unless and _applies(f, kind))
         kinds[kind] = _priced(rate, rate.at_size(prompt_tokens), applied, source, name)
     for kind in card.fallbacks:
-        found = _fallback(kind, card.fallbacks, kinds)
-        if kind not in kinds and found is not None:
-            kinds[kind] = msgspec.structs.replace(kinds[found], note=f"at the rate of {found}")
-    return Plan(kinds, tuple(_remarks(card, context)))
+        found = _fallback(kind, card.fallbacks, chosen)
+        if kind not in chosen and found is not None:
+            notes = (kinds[found].note, f"at the rate of {found}")
+            kinds[kind] = msgspec.structs.replace(kinds[found], note="; ".join(note for note in notes if note))
+    whole = card.plan is None and all(priced.denominator == 1 and _plain(priced.rate) for priced in kinds.values())
+    return Plan(kinds, tuple(_remarks(card, context)), (card.id,), card.basis, whole)
+
+
+def _plain(rate: Rate) -> bool:
+    return not rate.minimum and rate.step == 1 and rate.brackets is None
 
 
 def _applies(factor: Multiplier, kind: str) -> bool:
     return kind in factor.kinds if factor.kinds else kind in TOKEN_KINDS
 
 
-def _fallback(kind: str, fallbacks: Mapping[str, str], kinds: Mapping[str, PricedKind]) -> str | None:
+def _fallback(kind: str, fallbacks: Mapping[str, str], rated: Container[str]) -> str | None:
     seen = {kind}
     following = fallbacks.get(kind)
     while following is not None and following not in seen:
-        if following in kinds:
+        if following in rated:
             return following
         seen.add(following)
         following = fallbacks.get(following)
@@ -140,9 +172,8 @@ def _priced(
     exact = Fraction(usd) * PICO_PER_USD / rate.per
     for _, factor in multipliers:
         exact *= Fraction(factor)
-    simple = not rate.minimum and rate.step == 1 and rate.brackets is None
     shown = rate if usd == rate.usd else msgspec.structs.replace(rate, usd=usd)
-    return PricedKind(shown, exact.numerator, exact.denominator, simple, multipliers, source, note)
+    return PricedKind(shown, exact.numerator, exact.denominator, multipliers, source, note)
 
 
 def _remarks(card: RateCard, context: Context) -> Iterator[str]:
@@ -150,15 +181,19 @@ def _remarks(card: RateCard, context: Context) -> Iterator[str]:
         yield f"sources disagree on {card.id}" + (f": {card.note}" if card.note else "")
     conditions = (*(variant.when for variant in card.variants), *(factor.when for factor in card.multipliers))
     for key in sorted(TIER_KEYS):
-        value = context.get(key, "")
-        if value not in STANDARD_TIERS and not any((key, value) in when for when in conditions):
+        value = context.get(key) or ""
+        if value not in STANDARD_TIERS and not any(
+            key in dict(when) and _matches(when, context) for when in conditions
+        ):
             yield f"no rate of its own for {key} {value}: standard rates used"
 
 
-def _special_line(
-    kind: str, quantity: int, priced: PricedKind, plan: FlatPlan | None, volume: Mapping[str, int] | None
-) -> tuple[Line, int]:
-    """A line whose quantity is not simply multiplied: a minimum, a rounding step, brackets or a plan's allowance."""
+def _line(
+    kind: str, quantity: int, priced: PricedKind | None, plan: FlatPlan | None, volume: Mapping[str, int] | None
+) -> Line:
+    """One line, with a minimum, a rounding step, brackets or a plan's allowance where there is one."""
+    if priced is None:
+        return Line(kind, quantity, None, None, "no rate for this kind")
     rate = priced.rate
     notes = [priced.note] if priced.note else []
     billed = -(-max(quantity, rate.minimum) // rate.step) * rate.step
@@ -176,8 +211,8 @@ def _special_line(
         pico = divide_half_even((billed - included) * priced.numerator, priced.denominator)
     else:
         pico = _bracketed(billed - included, used + included, rate.brackets, priced)
-        notes.append(f"{rate.brackets.mode} over the {rate.brackets.period}: {used:,} {unit_of(kind)}s used before")
-    return Line(kind, billed, pico, priced, "; ".join(notes)), pico
+        notes.append(f"{rate.brackets.mode} over the {rate.brackets.period}: {used:,} {units_of(kind)} used before")
+    return Line(kind, billed, pico, priced, "; ".join(notes))
 
 
 def _bracketed(quantity: int, used: int, brackets: Brackets, priced: PricedKind) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from typing import Final
 
 from tallystick.errors import UsageError
@@ -62,6 +62,12 @@ def unit_of(kind: str) -> str:
     return "token" if kind in TOKEN_KINDS else OTHER_UNITS.get(kind, "call")
 
 
+def units_of(kind: str) -> str:
+    """The unit of a kind in the plural: tokens, searches."""
+    unit = unit_of(kind)
+    return f"{unit}es" if unit.endswith("ch") else f"{unit}s"
+
+
 class Usage(Mapping[str, int]):
     """Immutable counts per kind. Kinds never overlap, so a cost is a dot product of usage and rates.
 
@@ -73,6 +79,8 @@ class Usage(Mapping[str, int]):
     _counts: dict[str, int]
 
     def __init__(self, counts: Mapping[str, int] | None = None, /, **kinds: int) -> None:
+        if counts is not None and not isinstance(counts, Mapping):
+            raise UsageError(f"Usage takes a mapping of counts by kind, not {type(counts).__name__}.")
         merged = {**(counts or {}), **kinds}
         for kind, count in merged.items():
             if not isinstance(kind, str) or not is_kind(kind):
@@ -100,6 +108,11 @@ class Usage(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._counts)
+
+    # Mapping's own goes through __getitem__ for every kind, and pricing reads this for every call.
+    def items(self) -> ItemsView[str, int]:
+        """The kinds with their counts, in the order in which they are shown."""
+        return self._counts.items()
 
     def __eq__(self, other: object) -> bool:
         return self._counts == other._counts if isinstance(other, Usage) else NotImplemented

@@ -1,0 +1,193 @@
+"""Configuration: one TOML file, looked for in known places; an unknown key is an error that names the nearest one.
+
+Precedence: command-line flag, `TALLY_*` variables, `./tally.toml`, `<config folder>/config.toml`. `TALLY_CONFIG` names
+another file, `TALLY_LEDGER` another ledger.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tallystick.core.models import provider_id
+from tallystick.core.rates import Rate, RateCard
+from tallystick.core.usage import is_kind, unit_of
+from tallystick.errors import ConfigError, InputError
+
+SECTIONS: Final = ("ledger", "timezone", "rates")
+RATE_KEYS: Final = ("provider", "from", "to", "note")
+MILLION: Final = 1_000_000
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What the configuration says: the ledger's place, the report time zone, and the user's own rates."""
+
+    path: Path | None = None
+    ledger: str | None = None
+    timezone: str | None = None
+    rates: tuple[RateCard, ...] = ()
+
+
+def config_dir(env: Mapping[str, str], platform: str = os.name) -> Path:
+    """The user's configuration folder for tallystick: `$XDG_CONFIG_HOME/tallystick`, `%APPDATA%\\tallystick`, or
+    `~/.config/tallystick`."""
+    base = env.get("APPDATA") if platform == "nt" else env.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "tallystick"
+
+
+def find_config(env: Mapping[str, str], cwd: Path) -> Path | None:
+    """The configuration file in force, or None. Raises ConfigError when TALLY_CONFIG names a file that is not there."""
+    named = env.get("TALLY_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise ConfigError(f"TALLY_CONFIG names {named}, which is not a file.", todo="Create it or unset TALLY_CONFIG.")
+        return Path(named)
+    places = (cwd / "tally.toml", config_dir(env) / "config.toml")
+    return next((place for place in places if place.is_file()), None)
+
+
+def load_config(env: Mapping[str, str], cwd: Path) -> Config:
+    """Reads the configuration in force. Raises ConfigError with the file, the key and the nearest known one."""
+    path = find_config(env, cwd)
+    config = Config() if path is None else parse_config(read_text(path), path)
+    ledger = env.get("TALLY_LEDGER") or config.ledger
+    return msgspec.structs.replace(config, ledger=ledger, timezone=env.get("TALLY_TIMEZONE") or config.timezone)
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration file. Raises ConfigError when it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text.") from None
+
+
+def parse_config(text: str, path: Path | None = None) -> Config:
+    """Reads configuration text. Raises ConfigError."""
+    where = str(path or "the configuration")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}.") from None
+    _known(table, SECTIONS, where)
+    for key in ("ledger", "timezone"):
+        if not isinstance(table.get(key, ""), str):
+            raise ConfigError(f"{key} in {where} must be text.")
+    rates = table.get("rates", {})
+    if not isinstance(rates, dict):
+        raise ConfigError(f"[rates] in {where} must be a table of models.")
+    cards = [card for model, rows in rates.items() for card in _cards(model, rows, where)]
+    return Config(path, table.get("ledger"), table.get("timezone"), tuple(cards))
+
+
+def user_card(model: str, usd_per_million: Mapping[str, Decimal], *, provider: str = "", since: datetime | None = None) -> RateCard:
+    """A rate card of the user's own. Token and character kinds are priced per million units, everything else per unit.
+    Raises ConfigError for an unknown kind or an amount that is not zero or more."""
+    if not usd_per_million:
+        raise ConfigError(f"No rate is given for {model!r}.", todo="Give at least --input and --output.")
+    rates = {}
+    for kind, usd in usd_per_million.items():
+        if not is_kind(kind):
+            raise ConfigError(f"{kind!r} is not a kind of usage, so it cannot have a rate.")
+        if not usd.is_finite() or usd < 0:
+            raise ConfigError(f"The rate of {kind} is {usd}; a rate is zero or more.")
+        rates[kind] = Rate(usd, MILLION if unit_of(kind) in ("token", "character") else 1)
+    return RateCard(
+        provider, model, rates, since, source="your configuration", status="user", fallbacks=_USER_FALLBACKS
+    )
+
+
+_USER_FALLBACKS: Final = {
+    "reasoning": "output",
+    "citation": "output",
+    "cache_write_5m": "cache_write",
+    "cache_read": "input",
+    "cache_write": "input",
+    "image_input": "input",
+    "video_input": "input",
+}
+"""A user who gives only input and output means them for the plain variants too; audio and images out need a rate."""
+
+
+def with_rate(text: str, card: RateCard) -> str:
+    """The configuration text with the user's card added under `[[rates."model"]]`; what was there stays."""
+    rows = [f"{_toml_key('provider')} = {_quoted(card.provider)}"] if card.provider else []
+    if card.valid_from is not None:
+        rows.append(f"from = {card.valid_from.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}")
+    rows += [f"{_toml_key(kind)} = {_quoted(format(rate.usd, 'f'))}" for kind, rate in card.rates.items()]
+    head = text.rstrip("\n") + "\n\n" if text.strip() else ""
+    return f"{head}[[rates.{_quoted(card.model)}]]\n" + "\n".join(rows) + "\n"
+
+
+def _cards(model: str, rows: object, where: str) -> Iterable[RateCard]:
+    listed = rows if isinstance(rows, list) else [rows]
+    for row in listed:
+        if not isinstance(row, dict):
+            raise ConfigError(f"[rates.{model!r}] in {where} must be a table of rates.")
+        yield _card(model, row, f"[rates.{model!r}] in {where}")
+
+
+def _card(model: str, row: dict[str, Any], where: str) -> RateCard:
+    unknown = [key for key in row if key not in RATE_KEYS and not is_kind(key)]
+    if unknown:
+        _known({unknown[0]: None}, (*RATE_KEYS, "input", "output", "cache_read", "cache_write", "reasoning"), where)
+    usd = {key: _decimal(value, key, where) for key, value in row.items() if key not in RATE_KEYS}
+    try:
+        provider = provider_id(row["provider"]) if row.get("provider") else ""
+        card = user_card(model, usd, provider=provider, since=_instant(row.get("from"), where))
+    except InputError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return msgspec.structs.replace(card, valid_to=_instant(row.get("to"), where), note=str(row.get("note", "")))
+
+
+def _decimal(value: object, key: str, where: str) -> Decimal:
+    # TOML floats are read by their shortest text, which is what the user wrote.
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(f"{key} in {where} must be a number of dollars.")
+    try:
+        return Decimal(str(value).replace("_", ""))
+    except InvalidOperation:
+        raise ConfigError(f"{key} in {where} is {value!r}, which is not a number of dollars.") from None
+
+
+def _instant(value: object, where: str) -> datetime | None:
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    if isinstance(value, str):
+        try:
+            return _instant(datetime.fromisoformat(value), where)
+        except ValueError:
+            pass
+    raise ConfigError(f"{value!r} in {where} is not a date.", todo="Write from = 2026-11-01.")
+
+
+def _known(table: Mapping[str, object], allowed: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, 1, 0.3)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(allowed)}."
+            raise ConfigError(f"Unknown key {key!r} in {where}.", todo=hint)
+
+
+def _toml_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _quoted(key)
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()

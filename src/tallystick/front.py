@@ -1,0 +1,251 @@
+"""The front door: count, price, estimate, compare, record, spent, open.
+
+Here, and only here, the defaults come in: the clock, the bundled catalogue with the user's own rates on top, the
+configuration in force and the default ledger. Everything below takes them as arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tallystick.catalog.catalog import Catalog
+from tallystick.config import Config, find_config, load_config
+from tallystick.core.models import provider_id
+from tallystick.errors import InputError
+
+if TYPE_CHECKING:
+    from tallystick.core.cost import Cost
+    from tallystick.insight.compare import ModelCost, PromptDifference
+    from tallystick.insight.spend import Spent
+    from tallystick.ledger.entry import Entry
+    from tallystick.ledger.ledger import Ledger
+    from tallystick.metering.estimate import Estimate
+    from tallystick.metering.rating import RawUsage
+    from tallystick.tokens.count import Count
+
+HISTORY = 1000
+"""How many earlier calls of a call site an estimate looks at."""
+
+Messages = str | Sequence[Mapping[str, object]]
+"""A text, or chat messages as the provider takes them."""
+
+
+def now() -> datetime:
+    """The present instant, UTC."""
+    return datetime.now(UTC)
+
+
+def settings() -> Config:
+    """The configuration in force, read again only when its file, the environment or the folder changes. Raises
+    ConfigError."""
+    return _books()[0]
+
+
+def catalog() -> Catalog:
+    """The bundled catalogue with the user's own rates on top."""
+    return _books()[1]
+
+
+def count(text: Messages, model: str) -> Count:
+    """The tokens of a text or of chat messages for a model: a number, bounds, and how it was made.
+
+    Exact where the model's tokenizer is known, an estimate that says so elsewhere; unknown models never fail.
+    """
+    if isinstance(text, str):
+        from tallystick.tokens.count import count_text
+
+        return count_text(text, model)
+    from tallystick.tokens.chat import count_messages
+
+    return count_messages(text, model)
+
+
+def price(
+    usage: RawUsage,
+    model: str,
+    *,
+    provider: str | None = None,
+    api: str | None = None,
+    at: datetime | None = None,
+    context: Mapping[str, object] | None = None,
+) -> Cost:
+    """What a usage costs, line by line, with the rate of its own instant.
+
+    `usage` is the provider's own usage object or a `Usage` in our kinds. Without `api` a raw object is read as its
+    provider writes it. `at` is when the call was made (default: now); `context` says what the usage does not: service
+    tier, batch processing, region. Raises UsageError for a usage that cannot be read, UnknownModelError or
+    MissingRateError where no rate applies.
+    """
+    from tallystick.metering.rating import Call, rate
+
+    call = Call(model=model, at=instant(at), provider=_provider(provider), api=api, context=context or {})
+    rated = rate(usage, call, catalog())
+    if rated.unpriced is not None:
+        raise rated.unpriced
+    if rated.cost is None:
+        raise InputError(rated.reading.fault or "The usage states no counts, so there is nothing to price.")
+    return rated.cost
+
+
+def estimate(
+    messages: Messages,
+    model: str,
+    *,
+    max_output: int | None = None,
+    provider: str | None = None,
+    at: datetime | None = None,
+    ledger: Ledger | None = None,
+    agent: str | None = None,
+) -> Estimate:
+    """What a call will cost: low, likely and high, and on what basis.
+
+    The input is counted; the answer's length comes from the ledger's history of the call site (provider, model and
+    agent) once it has 20 calls, else from a stated default, and never exceeds `max_output`. Raises UnknownModelError or
+    MissingRateError where no rate applies.
+    """
+    from tallystick.metering.estimate import estimate_call
+
+    when = instant(at)
+    found = catalog().find(model, at=when, provider=_provider(provider))
+    history = () if ledger is None else _answers(ledger, found.provider, found.model, agent)
+    return estimate_call(count(messages, model), found, when, max_output=max_output, history=history)
+
+
+def compare(
+    text: str,
+    other: str | None = None,
+    *,
+    models: Sequence[str] | str,
+    output_tokens: int = 500,
+    calls: int = 1000,
+    at: datetime | None = None,
+) -> tuple[ModelCost, ...] | PromptDifference:
+    """One text across several models (`models` is a list), or two prompts on one model (`models` is its name).
+
+    Across models: each model's own tokenizer, the cost of one call with an answer of `output_tokens`, and of `calls`
+    calls. Two prompts: tokens and cost of each, by section, and the break-even in output tokens.
+    """
+    from tallystick.insight.compare import compare_models, compare_prompts
+
+    names = [models] if isinstance(models, str) else list(models)
+    if other is None:
+        return compare_models(text, names, catalog(), instant(at), output_tokens=output_tokens, calls=calls)
+    if len(names) != 1:
+        raise InputError("Two prompts are compared on one model.", todo="Name exactly one model.")
+    return compare_prompts(text, other, names[0], catalog(), instant(at))
+
+
+def record(
+    usage: RawUsage | None,
+    model: str,
+    *,
+    provider: str | None = None,
+    api: str | None = None,
+    at: datetime | None = None,
+    context: Mapping[str, object] | None = None,
+    ledger: Ledger | None = None,
+    run: str | None = None,
+    tags: Mapping[str, object] | None = None,
+    **named: object,
+) -> Entry:
+    """Writes one call into the ledger and returns its entry.
+
+    `usage` is what the provider reported, or None when it reported nothing. An unknown model is written too, with
+    `cost` None: it is never taken as free. `tags` and other keywords (`user="ada"`) say who or what it was for. Raises LedgerError when the
+    ledger cannot be written, InputError for bad input; then nothing was written.
+    """
+    from tallystick.ledger.ids import new_call_id
+    from tallystick.metering.recording import entry_for
+    from tallystick.metering.rating import Call
+
+    when = instant(at)
+    call = Call(model=model, at=when, provider=_provider(provider), api=api, context=context or {})
+    call_id = new_call_id()
+    entry = entry_for(usage, call, catalog(), call_id=call_id, recorded_at=now(), run_id=run, tags={**(tags or {}), **named})
+    if ledger is not None:
+        ledger.append([entry])
+        return entry
+    with open() as held:
+        held.append([entry])
+    return entry
+
+
+def spent(
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    ledger: Ledger | None = None,
+    model: str | None = None,
+    **tags: str,
+) -> Spent:
+    """What the calls in the ledger cost, from `since` to before `until`, for the given tags, and what that leaves out."""
+    from tallystick.insight.spend import spend
+
+    if ledger is not None:
+        return spend(ledger, since=since, until=until, model=model, tags=tags)
+    with open() as held:
+        return spend(held, since=since, until=until, model=model, tags=tags)
+
+
+def open(path: str | os.PathLike[str] | None = None, *, read_only: bool = False) -> Ledger:  # noqa: A001
+    """Opens a ledger, creating it where there is none: a file path, `":memory:"`, or by default the one the
+    configuration names, else the one in the platform's data folder. With `read_only` nothing is created or written.
+    Raises LedgerError."""
+    if path == ":memory:":
+        from tallystick.ledger.memory import MemoryLedger
+
+        return MemoryLedger(zone=settings().timezone or "UTC")
+    from tallystick.ledger.sqlite import SqliteLedger
+
+    return SqliteLedger(ledger_path(path), zone=settings().timezone or "UTC", read_only=read_only)
+
+
+def ledger_path(path: str | os.PathLike[str] | None = None) -> Path:
+    """The file of the ledger that `open` would use."""
+    from tallystick.ledger.paths import default_path
+
+    named = path or settings().ledger
+    return Path(named).expanduser() if named else default_path(os.environ)
+
+
+def _answers(ledger: Ledger, provider: str, model: str, agent: str | None) -> list[int]:
+    """The output tokens of a call site's latest calls, oldest first."""
+    from tallystick.core.attribution import Tags
+    from tallystick.ledger.query import Query
+
+    tags = Tags() if agent is None else Tags(agent=agent)
+    query = Query(provider=provider, model=model, tags=tags, status="ok", limit=HISTORY, newest_first=True)
+    outputs = [entry.usage.output_tokens for entry in ledger.read(query) if entry.usage is not None]
+    return outputs[::-1]
+
+
+def instant(at: datetime | None) -> datetime:
+    """The given instant in UTC, or now. Raises InputError for one without a time zone: a local time means different
+    rates in different places."""
+    if at is None:
+        return now()
+    if at.tzinfo is None:
+        raise InputError(f"{at.isoformat()} has no time zone.", todo="Use an aware datetime, such as UTC.")
+    return at.astimezone(UTC)
+
+
+def _provider(name: str | None) -> str | None:
+    return None if name is None else provider_id(name)
+
+
+def _books() -> tuple[Config, Catalog]:
+    path = find_config(os.environ, Path.cwd())
+    stat = None if path is None else path.stat()
+    stamp = None if stat is None else (str(path), stat.st_mtime_ns, stat.st_size)
+    return _read_books(stamp, *(os.environ.get(name) for name in ("TALLY_CONFIG", "TALLY_LEDGER", "TALLY_TIMEZONE")))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_books(*_stamp: object) -> tuple[Config, Catalog]:
+    config = load_config(os.environ, Path.cwd())
+    return config, Catalog.bundled().with_user(config.rates)

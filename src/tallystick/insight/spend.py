@@ -1,0 +1,89 @@
+"""Spend: what the calls in a ledger cost, in groups, and what each figure leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tallystick.core.attribution import Tags
+from tallystick.core.periods import Period
+from tallystick.ledger.entry import rfc3339
+from tallystick.ledger.query import Query, Total
+
+if TYPE_CHECKING:
+    from tallystick.core.money import Money
+    from tallystick.ledger.ledger import Ledger
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What calls cost. `total` is the sum over all of them, `rows` the groups asked for.
+
+    `cost` is what is owed and known; `gaps` says in words what it leaves out (empty when it is complete). What a
+    subscription covers stands apart, in `total.not_owed`.
+    """
+
+    total: Total
+    rows: tuple[Total, ...] = ()
+
+    @property
+    def cost(self) -> Money:
+        """US dollars owed, as far as known."""
+        return self.total.cost
+
+    @property
+    def calls(self) -> int:
+        """The number of calls."""
+        return self.total.calls
+
+    @property
+    def gaps(self) -> str:
+        """What the cost leaves out or guesses, in words."""
+        return self.total.gaps
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return {"total": total_json(self.total), "rows": [total_json(row) for row in self.rows]}
+
+    def __str__(self) -> str:
+        """One line: the cost, the calls, and what is not in it."""
+        gaps = f"; not in it: {self.gaps}" if self.gaps else ""
+        return f"{self.cost} for {self.calls:,} calls{gaps}"
+
+
+def spend(
+    ledger: Ledger,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    model: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    by: Sequence[str] = (),
+    per: Period | None = None,
+) -> Spent:
+    """Sums the calls from `since` to before `until` that have all the tags, in groups by dimensions or tag names and by
+    calendar period. Raises InputError for a grouping that makes no sense, LedgerError when the ledger cannot be read."""
+    query = Query(since=since, until=until, model=model, tags=Tags(tags))
+    whole = ledger.total(query)[0]
+    rows = tuple(ledger.total(query, tuple(by), per)) if by or per is not None else ()
+    return Spent(whole, rows)
+
+
+def total_json(total: Total) -> dict[str, Any]:
+    """A sum as plain JSON values."""
+    return {
+        "group": total.group,
+        "start": None if total.start is None else rfc3339(total.start),
+        "end": None if total.end is None else rfc3339(total.end),
+        "calls": total.calls,
+        "refused": total.refused,
+        "cost": total.cost.to_json(),
+        "not_owed": total.not_owed.to_json(),
+        "usage": dict(total.usage),
+        "unpriced": total.unpriced,
+        "estimated": total.estimated,
+        "lower_bound": total.lower_bound,
+        "unknown": total.unknown,
+    }

@@ -1,0 +1,167 @@
+"""Audit: recomputing all that was derived from the entries, to compare it or to write it anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tallystick.errors import LedgerCorrupt
+from tallystick.ledger.book import first_hash, link_hash, read_corrections
+from tallystick.ledger.jsonform import amend
+from tallystick.ledger.rollups import Calendar, Key, Sums
+from tallystick.ledger.rows import Row, decode, encode
+from tallystick.ledger.sql import queries
+from tallystick.ledger.sums import FIELDS, MAIN_KINDS, pack, unpack
+from tallystick.ledger.words import Names, Words
+
+MAX_SHOWN: Final = 20
+_CHUNK: Final = 1000
+_STANDING: Final = ", ".join(
+    ("label", "status", "quality", "owed", "unpriced", "cost_micro", "cost_pico", *MAIN_KINDS)
+)
+_ENTRIES: Final = (
+    "SELECT seq, call_id, started_us, settled_us, recorded_us, run, body, joined_us, amended, "  # noqa: S608 - constants
+    f"{_STANDING} FROM entry WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
+)
+_TABLES: Final = ("cube", "series", "run")
+
+
+def differences(connection: sqlite3.Connection) -> list[str]:
+    """What does not agree with the entries, in words; at most MAX_SHOWN of each sort. The caller holds a transaction,
+    which is to be rolled back."""
+    found = [f"The file is damaged: {row[0]}" for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
+    if found:
+        return found
+    return [*_broken_links(connection), *_wrong_sums(connection)]
+
+
+def rebuild(connection: sqlite3.Connection, zone: str) -> None:
+    """Writes all rollups anew, in another time zone; the caller holds the transaction."""
+    sums, words = Sums(Calendar(zone), _floor(connection)), Words(connection)
+    connection.execute("DELETE FROM cube")
+    connection.execute("DELETE FROM series")
+    connection.execute("DELETE FROM rollup_kind")
+    zeros = ", ".join(f"{name} = 0" for name in FIELDS)
+    connection.execute(f"UPDATE run SET {zeros}")  # noqa: S608 - constants
+    for number, (row, _) in enumerate(_rows(connection, words, []), 1):
+        sums.add(row)
+        if number % _CHUNK == 0:
+            sums.write(connection, words)
+    sums.write(connection, words)
+    connection.execute(queries()["set_state"], ("ledger", "zone", zone))
+
+
+def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
+    zone = connection.execute("SELECT value FROM state WHERE namespace = 'ledger' AND key = 'zone'").fetchone()[0]
+    words = Words(connection)
+    sums = Sums(Calendar(zone), _floor(connection))
+    problems: list[str] = []
+    expected: list[dict[Key, int]] = [{}, {}, {}]
+    rare: dict[tuple[Any, ...], int] = {}
+    for number, (row, kinds) in enumerate(_rows(connection, words, problems), 1):
+        sums.add(row)
+        if row.rare != kinds:
+            problems.append(f"Call {row.call_id}: the usage of rare kinds is {kinds}, the entry says {row.rare}.")
+        if number % _CHUNK == 0:
+            _collect(sums, words, expected, rare)
+    _collect(sums, words, expected, rare)
+    yield from problems[:MAX_SHOWN]
+    for table, wanted in zip(_TABLES, expected, strict=True):
+        yield from _compare(table, _stored(connection, table), wanted)
+    kept = {tuple(key): count for *key, count in connection.execute("SELECT * FROM rollup_kind") if count}
+    wanted_kinds = {key: count for key, count in rare.items() if count}
+    for key in sorted(kept.keys() | wanted_kinds.keys())[:MAX_SHOWN]:
+        if kept.get(key, 0) != wanted_kinds.get(key, 0):
+            yield f"Sum {key}: kept {kept.get(key, 0)}, the entries give {wanted_kinds.get(key, 0)}."
+
+
+def _collect(sums: Sums, words: Words, expected: list[dict[Key, int]], rare: dict[tuple[Any, ...], int]) -> None:
+    for table, found in zip(expected, sums.tables(words), strict=True):
+        for key, total in found.items():
+            table[key] = table.get(key, 0) + total
+    for kind_key, count in sums.rare_kinds(words).items():
+        rare[kind_key] = rare.get(kind_key, 0) + count
+    sums.clear()
+
+
+def _stored(connection: sqlite3.Connection, table: str) -> dict[Key, int]:
+    if table == "run":
+        return {(0, 0, row[0]): pack(row[2:]) for row in connection.execute("SELECT * FROM run")}
+    rows = connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - one of _TABLES
+    return {(row[0], row[1], row[2]): pack(row[3:]) for row in rows}
+
+
+def _compare(table: str, kept: dict[Key, int], wanted: dict[Key, int]) -> Iterator[str]:
+    shown = 0
+    for key in sorted(kept.keys() | wanted.keys()):
+        stored, right = kept.get(key, 0), wanted.get(key, 0)
+        if stored == right:
+            continue
+        parts = [
+            f"{name} {one}, the entries give {other}"
+            for name, one, other in zip(FIELDS, unpack(stored), unpack(right), strict=True)
+            if one != other
+        ]
+        yield f"The sums in {table} {key} are wrong: {'; '.join(parts)}."
+        shown += 1
+        if shown == MAX_SHOWN:
+            return
+
+
+def _rows(connection: sqlite3.Connection, words: Words, problems: list[str]) -> Iterator[tuple[Row, dict[str, int]]]:
+    """The rows that count, as they should stand, with the rare kinds that are kept; notes calls that stand wrong."""
+    names, last = Names(connection), -(2**62)
+    while rows := connection.execute(_ENTRIES, (last,)).fetchall():
+        last = rows[-1][0]
+        stored = connection.execute(
+            "SELECT seq, kind, quantity FROM entry_kind WHERE seq >= ? AND seq <= ?", (rows[0][0], last)
+        )
+        kinds: dict[int, dict[str, int]] = {}
+        for seq, kind, quantity in stored:
+            kinds.setdefault(seq, {})[kind] = quantity
+        for row in rows:
+            entry = decode(row[1:7], names)
+            if row[8]:
+                entry = amend(entry, read_corrections(connection, row[0]))
+            wanted = encode(entry, words, 0)
+            if wanted.standing != row[9:]:
+                problems.append(f"Call {row[1]} stands as {row[9:]}, its entry and corrections give {wanted.standing}.")
+            if row[7] is None:
+                yield wanted, kinds.get(row[0], {})
+
+
+def _broken_links(connection: sqlite3.Connection) -> Iterator[str]:
+    """Follows the hash chain of each writer."""
+    shown = 0
+    writer, expected_no, previous = "", 0, ""
+    batches = connection.execute("SELECT id, writer_id, batch_no, batch_hash FROM batch ORDER BY writer_id, batch_no")
+    for batch, writer_id, batch_no, stored in batches:
+        if writer_id != writer:
+            writer, expected_no, previous = writer_id, 0, first_hash(writer_id)
+        entries = connection.execute(
+            "SELECT call_id, started_us, settled_us, recorded_us, run, body FROM entry WHERE batch = ? ORDER BY seq",
+            (batch,),
+        ).fetchall()
+        corrections = connection.execute(
+            "SELECT correction_id, call_id, correction.recorded_us, correction.body FROM correction "
+            "JOIN entry ON entry.seq = correction.entry WHERE correction.batch = ? ORDER BY correction.seq",
+            (batch,),
+        ).fetchall()
+        if batch_no != expected_no:
+            yield f"Writer {writer_id}: batch {expected_no} is missing."
+        elif link_hash(previous, entries, corrections) != stored:
+            yield f"Writer {writer_id}: batch {batch_no} ({len(entries)} entries) is not what was written."
+        else:
+            shown -= 1
+        shown += 1
+        if shown == MAX_SHOWN:
+            return
+        expected_no, previous = batch_no + 1, stored
+
+
+def _floor(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT value FROM state WHERE namespace = 'ledger' AND key = 'slot_floor'").fetchone()
+    if row is None:
+        raise LedgerCorrupt("The ledger has lost its own settings.", todo="Restore it from a backup.")
+    return int(row[0])

@@ -1,0 +1,109 @@
+"""Ledger: what every ledger can do, whatever it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import msgspec
+
+from tallystick.core.periods import Period
+from tallystick.ledger.entry import Entry, Correction
+from tallystick.ledger.query import Query, Total
+
+Item = Entry | Correction
+"""What a ledger takes in."""
+
+KEEP: Final = msgspec.UNSET
+"""As a value of `state`: leave it as it is."""
+
+EVERYTHING: Final = Query()
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one append, item by item: the sums of `written`, `known` and `joined` is their number.
+
+    `written` counts new entries and corrections, `known` those that were there already with the same content.
+    `joined` maps a call_id to the call it turned out to be, seen by a better source; `repeated` are calls whose
+    provider id the same source had given before: they count, and are flagged.
+    """
+
+    written: int = 0
+    known: int = 0
+    joined: dict[str, str] = {}
+    repeated: tuple[str, ...] = ()
+
+
+class Ledger(Protocol):
+    """The book of calls. Entries and corrections are only ever added.
+
+    Any method may raise LedgerUnavailable (locked, read-only, disk full, closed) or LedgerCorrupt; then nothing of
+    that append was written.
+    """
+
+    @property
+    def zone(self) -> str:
+        """The time zone of the ledger's days and months, an IANA name."""
+        ...
+
+    def append(self, items: Sequence[Item], *, durable: bool = False) -> Receipt:
+        """Writes all items or none, and returns when a killed process cannot lose them any more. With `durable` it
+        also waits until a power cut cannot (without, that follows within 50 ms).
+
+        Appending the same item again changes nothing. Raises ConflictError where an id stands with another content
+        (the first stands), InputError for a correction of an unknown call or with fields that make no sense.
+        """
+        ...
+
+    def submit(self, items: Sequence[Item], *, durable: bool = False) -> Future[Receipt]:
+        """Like `append`, but returns at once; the future holds the receipt or the error."""
+        ...
+
+    def read(self, query: Query = EVERYTHING) -> Iterator[Entry]:
+        """The calls that fit, oldest first (or newest), with corrections applied. Calls that were joined into
+        another are left out."""
+        ...
+
+    def total(
+        self, query: Query = EVERYTHING, by: Sequence[str] = (), per: Period | None = None
+    ) -> list[Total]:
+        """Sums over the calls that fit, by the given dimensions or tags and per calendar period. Groups without calls
+        are left out; without grouping there is always one row. Raises InputError for a grouping that makes no sense."""
+        ...
+
+    def corrections(self, call_id: str) -> tuple[Correction, ...]:
+        """The corrections of a call, in the order in which they were appended."""
+        ...
+
+    def joined(self, call_id: str) -> tuple[Entry, ...]:
+        """What other sources said about a call: the entries that were joined into it."""
+        ...
+
+    def state(self, namespace: str, key: str, value: str | None | msgspec.UnsetType = KEEP) -> str | None:
+        """Text kept beside the calls, by namespace and key: with `value` it is set (None: removed). Returns what is
+        there afterwards."""
+        ...
+
+    def states(self, namespace: str) -> dict[str, str]:
+        """All keys of a namespace with their text."""
+        ...
+
+    def flush(self) -> None:
+        """Returns when everything submitted so far is written and safe from a power cut."""
+        ...
+
+    def verify(self) -> list[str]:
+        """Recomputes everything that was derived from the entries; each difference in words, none when all is well."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is pending and lets go. Closing twice is harmless; any other use afterwards raises."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,225 @@
+"""Query: which calls a question is about. Total: the answer, and what it leaves out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from tallystick.core.attribution import Tags
+from tallystick.core.money import Money
+from tallystick.core.periods import Period
+from tallystick.core.usage import Usage
+from tallystick.errors import InputError
+from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES, Entry
+from tallystick.ledger.sums import FIELDS, LIMB, MAIN_KINDS, kind_order, rare, spent, unpack, weigh
+
+DIMENSIONS: Final = ("provider", "model", "maker", "source", "status", "quality", "run")
+"""What calls can be grouped by, beside any tag name. A tag of one of these names is written `tag:provider`."""
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which calls: those that fit every field that is set.
+
+    `since` (inclusive) and `until` (exclusive) bound the call's own start. `tags` must all be present. `as_of` gives
+    the state of the ledger at a past instant: entries, corrections and joins made later are left out. `repeated` True
+    selects calls whose provider id was seen before from the same source. `limit` and `newest_first` are for reading.
+    Raises InputError for a time without a zone or an unknown word.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    provider: str | None = None
+    model: str | None = None
+    maker: str | None = None
+    tags: Tags = Tags()
+    run_id: str | None = None
+    status: str | None = None
+    quality: str | None = None
+    source: str | None = None
+    call_id: str | None = None
+    owed: bool | None = None
+    repeated: bool | None = None
+    as_of: datetime | None = None
+    limit: int | None = None
+    newest_first: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("status", STATUSES), ("quality", QUALITIES), ("source", SOURCES)):
+            word = getattr(self, name)
+            if word is not None and word not in allowed:
+                raise InputError(f"{word!r} is not a {name}.", todo=f"It is one of: {', '.join(allowed)}.")
+        for name in ("since", "until", "as_of"):
+            instant = getattr(self, name)
+            if instant is not None and instant.tzinfo is None:
+                raise InputError(f"The time {instant.isoformat()} has no time zone.", todo="Add one, such as +00:00.")
+        if self.limit is not None and self.limit < 0:
+            raise InputError(f"A limit cannot be {self.limit}.")
+
+    def matches(self, entry: Entry) -> bool:
+        """Whether the entry, as it stands, fits. `as_of`, `repeated` and `limit` are for the ledger to see to."""
+        for name in ("provider", "model", "maker", "run_id", "status", "quality", "source", "call_id", "owed"):
+            wanted = getattr(self, name)
+            if wanted is not None and getattr(entry, name) != wanted:
+                return False
+        if (self.since is not None and entry.started_at < self.since) or (
+            self.until is not None and entry.started_at >= self.until
+        ):
+            return False
+        return all(entry.tags.get(name) == value for name, value in self.tags.items())
+
+
+class Total(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum over one group of calls.
+
+    `group` gives the group's value by name (None: the calls have none), `start` and `end` its period in UTC (None: all
+    time). `cost` is what is owed, `not_owed` what a subscription covers. Calls without a price add to `cost` only what
+    is known of them, and are counted in `unpriced`; `estimated`, `lower_bound` and `unknown` count calls by the quality
+    of their usage. `calls` includes `refused` ones, which were never sent.
+    """
+
+    group: dict[str, str | None]
+    start: datetime | None = None
+    end: datetime | None = None
+    calls: int = 0
+    refused: int = 0
+    cost: Money = Money(0)
+    not_owed: Money = Money(0)
+    usage: Usage = Usage()
+    unpriced: int = 0
+    estimated: int = 0
+    lower_bound: int = 0
+    unknown: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every call was measured exactly and priced."""
+        return not (self.unpriced or self.estimated or self.lower_bound or self.unknown)
+
+    @property
+    def gaps(self) -> str:
+        """What the sum leaves out or guesses, in words; empty when it is complete."""
+        parts = (
+            (self.unpriced, "without a price"),
+            (self.unknown, "of unknown usage"),
+            (self.lower_bound, "counted at least"),
+            (self.estimated, "estimated"),
+        )
+        return ", ".join(f"{count:,} {'call' if count == 1 else 'calls'} {words}" for count, words in parts if count)
+
+
+class Totals:
+    """Adds up calls into groups and periods; every way of answering `total` ends here."""
+
+    def __init__(self, by: tuple[str, ...], per: Period | None) -> None:
+        if per is not None and per.unit == "rolling":
+            raise InputError(
+                "A total cannot be split by a rolling period.", todo="Use hour, day, week, month or year."
+            )
+        self._by = by
+        self._per = None if per is None or per.unit == "lifetime" else per
+        self._sums: dict[tuple[datetime | None, tuple[str | None, ...]], int] = {}
+        self._rare: dict[tuple[datetime | None, tuple[str | None, ...]], dict[str, int]] = {}
+        self._ends: dict[datetime | None, datetime | None] = {}
+
+    @property
+    def split(self) -> bool:
+        """Whether the sums are split by a period."""
+        return self._per is not None
+
+    def start_of(self, instant: datetime) -> datetime | None:
+        """The start of the period that an instant belongs to."""
+        if self._per is None:
+            return None
+        start, end = self._per.bounds(instant)
+        self._ends[start] = end
+        return start
+
+    def whole(self, first: datetime, length: timedelta) -> bool:
+        """Whether a stretch of time lies within one period."""
+        return self.start_of(first) == self.start_of(first + length - timedelta(microseconds=1))
+
+    def add(self, start: datetime | None, group: tuple[str | None, ...], total: int) -> None:
+        """Adds packed counters."""
+        key = start, group
+        self._sums[key] = self._sums.get(key, 0) + total
+
+    def add_rare(self, start: datetime | None, group: tuple[str | None, ...], kind: str, count: int) -> None:
+        """Adds a usage kind that has no counter."""
+        kinds = self._rare.setdefault((start, group), {})
+        kinds[kind] = kinds.get(kind, 0) + count
+
+    def add_entry(self, entry: Entry) -> None:
+        """Adds one call."""
+        group = tuple([value_of(entry, name) for name in self._by])
+        start = self.start_of(entry.started_at)
+        counts = {} if entry.usage is None else {kind: entry.usage[kind] for kind in entry.usage}
+        self.add(start, group, weigh(entry, counts, *spent(entry)))
+        for kind, count in rare(counts).items():
+            self.add_rare(start, group, kind, count)
+
+    def add_difference(self, whole: Totals, group: tuple[str | None, ...]) -> None:
+        """Adds to one group what `whole`, which has no groups, counts beyond what was added so far."""
+        self._ends |= whole._ends  # noqa: SLF001 - of our own kind
+        rest = dict(whole._sums)  # noqa: SLF001 - of our own kind
+        for (start, _), total in self._sums.items():
+            rest[start, ()] = rest.get((start, ()), 0) - total
+        for (start, _), total in rest.items():
+            self.add(start, group, total)
+        kinds = {(start, kind): count for (start, _), found in whole._rare.items() for kind, count in found.items()}  # noqa: SLF001
+        for (start, _), found in self._rare.items():
+            for kind, count in found.items():
+                kinds[start, kind] = kinds.get((start, kind), 0) - count
+        for (start, kind), count in kinds.items():
+            self.add_rare(start, group, kind, count)
+
+    def rows(self) -> list[Total]:
+        """The groups that have calls, by period and then by name; without grouping always one row."""
+        if not self._sums and not self._by and self._per is None:
+            return [Total(group={})]
+        ordered = sorted(self._sums, key=_sort_key)
+        rows = [self._row(key) for key in ordered]
+        return [row for row in rows if row.calls]
+
+    def _row(self, key: tuple[datetime | None, tuple[str | None, ...]]) -> Total:
+        start, group = key
+        fields = dict(zip(FIELDS, unpack(self._sums[key]), strict=True))
+        kinds = {kind: fields[kind] for kind in MAIN_KINDS} | self._rare.get(key, {})
+        return Total(
+            group=dict(zip(self._by, group, strict=True)),
+            start=start,
+            end=self._ends.get(start),
+            cost=Money(fields["owed_micro"] * LIMB + fields["owed_pico"]),
+            not_owed=Money(fields["free_micro"] * LIMB + fields["free_pico"]),
+            usage=Usage.trusted({kind: kinds[kind] for kind in sorted(kinds, key=kind_order) if kinds[kind]}),
+            **{name: fields[name] for name in ("calls", "refused", *_GAPS)},
+        )
+
+
+_GAPS: Final = ("unpriced", "estimated", "lower_bound", "unknown")
+
+
+def value_of(entry: Entry, name: str) -> str | None:
+    """An entry's value for a name to group by: one of DIMENSIONS or a tag."""
+    if name == "run":
+        return entry.run_id
+    if name in DIMENSIONS:
+        value: str | None = getattr(entry, name)
+        return value
+    return entry.tags.get(name.removeprefix("tag:"))
+
+
+def grouping(by: tuple[str, ...] | list[str], query: Query) -> tuple[str, ...]:
+    """The names to group by, checked. Raises InputError for one that is empty or stands twice, or for a limit."""
+    if query.limit is not None:
+        raise InputError("A total takes no limit.", todo="Leave the limit out, or read the calls themselves.")
+    names = tuple(by)
+    if isinstance(by, str) or not all(names) or len(set(names)) != len(names):
+        raise InputError(f"A total cannot be grouped by {by!r}.", todo=f"Name any of {', '.join(DIMENSIONS)}, or tags.")
+    return names
+
+
+def _sort_key(key: tuple[datetime | None, tuple[str | None, ...]]) -> tuple[float, tuple[tuple[bool, str], ...]]:
+    start, group = key
+    return (start.timestamp() if start else 0.0), tuple([(value is None, value or "") for value in group])

@@ -1,0 +1,185 @@
+-- Migration 1: entries, corrections, rollups, state.
+--
+-- Truth is what is only ever added: entry.body with the times and ids beside it, correction, batch, and the tables of
+-- shared words (word, label, run's names). Everything else is derived from it in the same transaction: the other
+-- columns of entry (the call as it stands, after corrections) and all rollups. `Ledger.verify` recomputes the derived.
+--
+-- Times are microseconds since 1970 UTC. Money is two limbs: whole 1e-6 USD in _micro, 1e-12 USD in _pico.
+-- Codes count from 0:  quality exact estimated lower_bound unknown · status ok error cancelled cut refused
+--                      source client gateway log otlp manual import
+
+-- One row per transaction of one writer; hash = sha256 over the writer's last hash and the rows of this batch.
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY,
+    writer_id TEXT NOT NULL,
+    batch_no INTEGER NOT NULL,
+    batch_hash TEXT NOT NULL,
+    UNIQUE (writer_id, batch_no)
+) STRICT;
+
+-- Texts that repeat: values of tags, priced kinds, heads of costs.
+CREATE TABLE word (
+    id INTEGER PRIMARY KEY,
+    text TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- What spend is added up over. An absent value is ''.
+CREATE TABLE dimension (
+    id INTEGER PRIMARY KEY,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    key TEXT NOT NULL,
+    team TEXT NOT NULL,
+    project TEXT NOT NULL,
+    UNIQUE (provider, model, key, team, project)
+) STRICT;
+
+-- What many calls share. identity is all of it as one JSON list.
+CREATE TABLE label (
+    id INTEGER PRIMARY KEY,
+    identity TEXT NOT NULL UNIQUE,
+    dimension INTEGER NOT NULL REFERENCES dimension,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    maker TEXT,
+    tags TEXT NOT NULL
+) STRICT;
+
+-- One row per run (one agent task), with its sums.
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL UNIQUE,
+    calls INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
+    estimated INTEGER NOT NULL DEFAULT 0, lower_bound INTEGER NOT NULL DEFAULT 0,
+    unknown INTEGER NOT NULL DEFAULT 0, owed_micro INTEGER NOT NULL DEFAULT 0,
+    owed_pico INTEGER NOT NULL DEFAULT 0, free_micro INTEGER NOT NULL DEFAULT 0,
+    free_pico INTEGER NOT NULL DEFAULT 0, input INTEGER NOT NULL DEFAULT 0, cache_read INTEGER NOT NULL DEFAULT 0,
+    cache_write INTEGER NOT NULL DEFAULT 0, cache_write_5m INTEGER NOT NULL DEFAULT 0,
+    cache_write_1h INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
+    reasoning INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- One row per call. holder: the call it repeats, or was joined into at
+-- joined_us and no longer counts beside.
+CREATE TABLE entry (
+    seq INTEGER PRIMARY KEY,
+    batch INTEGER NOT NULL REFERENCES batch,
+    call_id TEXT NOT NULL UNIQUE,
+    response_key TEXT UNIQUE,
+    started_us INTEGER NOT NULL,
+    settled_us INTEGER,
+    recorded_us INTEGER NOT NULL,
+    run INTEGER REFERENCES run,
+    label INTEGER NOT NULL REFERENCES label,
+    status INTEGER NOT NULL,
+    quality INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    owed INTEGER NOT NULL,
+    unpriced INTEGER NOT NULL,
+    cost_micro INTEGER NOT NULL,
+    cost_pico INTEGER NOT NULL,
+    input INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+    cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    amended INTEGER NOT NULL DEFAULT 0,
+    repeated INTEGER NOT NULL DEFAULT 0,
+    holder INTEGER,
+    joined_us INTEGER
+) STRICT;
+CREATE INDEX entry_started ON entry (started_us);
+CREATE INDEX entry_run ON entry (run) WHERE run IS NOT NULL;
+CREATE INDEX entry_holder ON entry (holder) WHERE holder IS NOT NULL;
+
+-- Usage of kinds without a column, of calls as they stand.
+CREATE TABLE entry_kind (
+    seq INTEGER NOT NULL REFERENCES entry,
+    kind TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    PRIMARY KEY (seq, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE correction (
+    seq INTEGER PRIMARY KEY,
+    batch INTEGER NOT NULL REFERENCES batch,
+    correction_id TEXT NOT NULL UNIQUE,
+    entry INTEGER NOT NULL REFERENCES entry,
+    recorded_us INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX correction_entry ON correction (entry);
+
+-- Rollup: days (grain 1, period = days since 1970) and months (grain 2, period = year * 12 + month - 1) in the ledger's
+-- time zone, per dimension.
+CREATE TABLE cube (
+    grain INTEGER NOT NULL,
+    period INTEGER NOT NULL,
+    dimension INTEGER NOT NULL REFERENCES dimension,
+    calls INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
+    estimated INTEGER NOT NULL DEFAULT 0, lower_bound INTEGER NOT NULL DEFAULT 0,
+    unknown INTEGER NOT NULL DEFAULT 0, owed_micro INTEGER NOT NULL DEFAULT 0,
+    owed_pico INTEGER NOT NULL DEFAULT 0, free_micro INTEGER NOT NULL DEFAULT 0,
+    free_pico INTEGER NOT NULL DEFAULT 0, input INTEGER NOT NULL DEFAULT 0, cache_read INTEGER NOT NULL DEFAULT 0,
+    cache_write INTEGER NOT NULL DEFAULT 0, cache_write_5m INTEGER NOT NULL DEFAULT 0,
+    cache_write_1h INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
+    reasoning INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (grain, period, dimension)
+) STRICT, WITHOUT ROWID;
+
+-- Rollup: one dimension at a time. Axis 'slot:NAME' has quarters of an hour (period = 15 minutes since 1970 UTC) of the
+-- last 62 days, axis 'day:NAME' days in the ledger's time zone of the tag NAME. axis and value are words.
+CREATE TABLE series (
+    axis INTEGER NOT NULL,
+    period INTEGER NOT NULL,
+    value INTEGER NOT NULL,
+    calls INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
+    estimated INTEGER NOT NULL DEFAULT 0, lower_bound INTEGER NOT NULL DEFAULT 0,
+    unknown INTEGER NOT NULL DEFAULT 0, owed_micro INTEGER NOT NULL DEFAULT 0,
+    owed_pico INTEGER NOT NULL DEFAULT 0, free_micro INTEGER NOT NULL DEFAULT 0,
+    free_pico INTEGER NOT NULL DEFAULT 0, input INTEGER NOT NULL DEFAULT 0, cache_read INTEGER NOT NULL DEFAULT 0,
+    cache_write INTEGER NOT NULL DEFAULT 0, cache_write_5m INTEGER NOT NULL DEFAULT 0,
+    cache_write_1h INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
+    reasoning INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (axis, period, value)
+) STRICT, WITHOUT ROWID;
+
+-- Rollup: usage of kinds without a column. a, b, c are the key of the row in cube or series; for run 0, 0, id.
+CREATE TABLE rollup_kind (
+    rollup TEXT NOT NULL,
+    a INTEGER NOT NULL,
+    b INTEGER NOT NULL,
+    c INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    PRIMARY KEY (rollup, a, b, c, kind)
+) STRICT, WITHOUT ROWID;
+
+-- Small things kept beside the calls: budgets, keys, import offsets, calibration. Namespace 'ledger' is the ledger's own.
+CREATE TABLE state (
+    namespace TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (namespace, key)
+) STRICT, WITHOUT ROWID;
+
+-- For people with any SQLite tool: the calls that count, as they stand.
+CREATE VIEW calls AS
+SELECT
+    entry.call_id,
+    strftime('%Y-%m-%dT%H:%M:%SZ', entry.started_us / 1000000, 'unixepoch') AS started_at,
+    label.provider,
+    label.model,
+    label.tags,
+    run.run_id,
+    CASE entry.status WHEN 0 THEN 'ok' WHEN 1 THEN 'error' WHEN 2 THEN 'cancelled' WHEN 3 THEN 'cut' ELSE 'refused' END
+        AS status,
+    CASE entry.quality WHEN 0 THEN 'exact' WHEN 1 THEN 'estimated' WHEN 2 THEN 'lower_bound' ELSE 'unknown' END
+        AS quality,
+    CASE entry.unpriced WHEN 0 THEN entry.cost_micro / 1e6 END AS usd_about,
+    entry.owed,
+    entry.input, entry.cache_read, entry.cache_write, entry.cache_write_5m, entry.cache_write_1h, entry.output,
+    entry.reasoning
+FROM entry
+JOIN label ON label.id = entry.label
+LEFT JOIN run ON run.id = entry.run
+WHERE entry.joined_us IS NULL;

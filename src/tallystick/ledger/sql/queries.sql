@@ -1,0 +1,175 @@
+-- Named queries; each begins with a line `-- name: ...`.
+
+-- name: add_batch
+INSERT INTO batch (id, writer_id, batch_no, batch_hash) VALUES (?, ?, ?, ?);
+
+-- name: next_ids
+SELECT
+    coalesce((SELECT max(seq) FROM entry), 0) + 1,
+    coalesce((SELECT max(id) FROM batch), 0) + 1,
+    (SELECT value FROM state WHERE namespace = 'ledger' AND key = 'slot_floor'),
+    (SELECT value FROM state WHERE namespace = 'ledger' AND key = 'zone');
+
+-- name: add_entry
+INSERT INTO entry (
+    seq, batch, call_id, response_key, started_us, settled_us, recorded_us, run, label, status, quality, source,
+    owed, unpriced, cost_micro, cost_pico, input, cache_read, cache_write, cache_write_5m, cache_write_1h, output,
+    reasoning, body
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: add_entry_kind
+INSERT INTO entry_kind (seq, kind, quantity) VALUES (?, ?, ?);
+
+-- name: drop_entry_kinds
+DELETE FROM entry_kind WHERE seq = ?;
+
+-- name: amend_entry
+UPDATE entry SET
+    label = ?, status = ?, quality = ?, owed = ?, unpriced = ?, cost_micro = ?, cost_pico = ?,
+    input = ?, cache_read = ?, cache_write = ?, cache_write_5m = ?, cache_write_1h = ?, output = ?, reasoning = ?,
+    amended = 1
+WHERE seq = ?;
+
+-- name: hold_entry
+UPDATE entry SET holder = ?, joined_us = ?, response_key = NULL WHERE seq = ?;
+
+-- name: flag_repeated
+UPDATE entry SET holder = ?, repeated = 1 WHERE seq = ?;
+
+-- name: family
+SELECT seq, call_id, started_us, settled_us, recorded_us, run, body, joined_us FROM entry
+WHERE seq = ?1 OR holder = ?1 ORDER BY seq;
+
+-- name: entry_by_call
+SELECT seq, call_id, started_us, settled_us, recorded_us, run, body, joined_us FROM entry WHERE call_id = ?;
+
+-- name: entry_by_response
+SELECT seq, source, recorded_us, call_id FROM entry WHERE response_key = ?;
+
+-- name: add_correction
+INSERT INTO correction (batch, correction_id, entry, recorded_us, body) VALUES (?, ?, ?, ?, ?);
+
+-- name: correction_by_id
+SELECT correction.recorded_us, correction.body, entry.call_id
+FROM correction JOIN entry ON entry.seq = correction.entry
+WHERE correction.correction_id = ?;
+
+-- name: corrections_of
+SELECT correction.correction_id, correction.recorded_us, correction.body, entry.call_id
+FROM correction JOIN entry ON entry.seq = correction.entry
+WHERE correction.entry = ? ORDER BY correction.seq;
+
+-- name: word_id
+SELECT id FROM word WHERE text = ?;
+
+-- name: add_word
+INSERT INTO word (text) VALUES (?) RETURNING id;
+
+-- name: word_text
+SELECT text FROM word WHERE id = ?;
+
+-- name: dimension_id
+SELECT id FROM dimension WHERE provider = ? AND model = ? AND key = ? AND team = ? AND project = ?;
+
+-- name: add_dimension
+INSERT INTO dimension (provider, model, key, team, project) VALUES (?, ?, ?, ?, ?) RETURNING id;
+
+-- name: label_id
+SELECT id FROM label WHERE identity = ?;
+
+-- name: add_label
+INSERT INTO label (identity, dimension, provider, model, maker, tags) VALUES (?, ?, ?, ?, ?, ?) RETURNING id;
+
+-- name: label_identity
+SELECT identity, dimension FROM label WHERE id = ?;
+
+-- name: run_row
+SELECT id FROM run WHERE run_id = ?;
+
+-- name: add_run_row
+INSERT INTO run (run_id) VALUES (?) RETURNING id;
+
+-- name: run_name
+SELECT run_id FROM run WHERE id = ?;
+
+-- name: add_cube
+INSERT INTO cube (
+    grain, period, dimension,
+    calls, refused, unpriced, estimated, lower_bound, unknown, owed_micro, owed_pico, free_micro, free_pico, input,
+    cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    calls = calls + excluded.calls, refused = refused + excluded.refused, unpriced = unpriced + excluded.unpriced,
+    estimated = estimated + excluded.estimated, lower_bound = lower_bound + excluded.lower_bound,
+    unknown = unknown + excluded.unknown, owed_micro = owed_micro + excluded.owed_micro,
+    owed_pico = owed_pico + excluded.owed_pico, free_micro = free_micro + excluded.free_micro,
+    free_pico = free_pico + excluded.free_pico, input = input + excluded.input,
+    cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
+    cache_write_5m = cache_write_5m + excluded.cache_write_5m,
+    cache_write_1h = cache_write_1h + excluded.cache_write_1h, output = output + excluded.output,
+    reasoning = reasoning + excluded.reasoning;
+
+-- name: add_series
+INSERT INTO series (
+    axis, period, value,
+    calls, refused, unpriced, estimated, lower_bound, unknown, owed_micro, owed_pico, free_micro, free_pico, input,
+    cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    calls = calls + excluded.calls, refused = refused + excluded.refused, unpriced = unpriced + excluded.unpriced,
+    estimated = estimated + excluded.estimated, lower_bound = lower_bound + excluded.lower_bound,
+    unknown = unknown + excluded.unknown, owed_micro = owed_micro + excluded.owed_micro,
+    owed_pico = owed_pico + excluded.owed_pico, free_micro = free_micro + excluded.free_micro,
+    free_pico = free_pico + excluded.free_pico, input = input + excluded.input,
+    cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
+    cache_write_5m = cache_write_5m + excluded.cache_write_5m,
+    cache_write_1h = cache_write_1h + excluded.cache_write_1h, output = output + excluded.output,
+    reasoning = reasoning + excluded.reasoning;
+
+-- name: add_run
+INSERT INTO run (
+    id, run_id,
+    calls, refused, unpriced, estimated, lower_bound, unknown, owed_micro, owed_pico, free_micro, free_pico, input,
+    cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning
+)
+VALUES (?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    calls = calls + excluded.calls, refused = refused + excluded.refused, unpriced = unpriced + excluded.unpriced,
+    estimated = estimated + excluded.estimated, lower_bound = lower_bound + excluded.lower_bound,
+    unknown = unknown + excluded.unknown, owed_micro = owed_micro + excluded.owed_micro,
+    owed_pico = owed_pico + excluded.owed_pico, free_micro = free_micro + excluded.free_micro,
+    free_pico = free_pico + excluded.free_pico, input = input + excluded.input,
+    cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
+    cache_write_5m = cache_write_5m + excluded.cache_write_5m,
+    cache_write_1h = cache_write_1h + excluded.cache_write_1h, output = output + excluded.output,
+    reasoning = reasoning + excluded.reasoning;
+
+-- name: add_rollup_kind
+INSERT INTO rollup_kind (rollup, a, b, c, kind, quantity) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET quantity = quantity + excluded.quantity;
+
+-- name: drop_slots
+DELETE FROM series WHERE axis IN (SELECT id FROM word WHERE text LIKE 'slot:%') AND period < ?;
+
+-- name: drop_slot_kinds
+DELETE FROM rollup_kind
+WHERE rollup = 'series' AND a IN (SELECT id FROM word WHERE text LIKE 'slot:%') AND b < ?;
+
+-- name: get_state
+SELECT value FROM state WHERE namespace = ? AND key = ?;
+
+-- name: set_state
+INSERT INTO state (namespace, key, value) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value;
+
+-- name: drop_state
+DELETE FROM state WHERE namespace = ? AND key = ?;
+
+-- name: all_state
+SELECT key, value FROM state WHERE namespace = ? ORDER BY key;
+
+-- name: joined_into
+SELECT entry.call_id FROM entry JOIN entry AS holder ON holder.seq = entry.holder
+WHERE holder.call_id = ? AND entry.joined_us IS NOT NULL ORDER BY entry.seq;

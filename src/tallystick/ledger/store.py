@@ -1,0 +1,192 @@
+"""Store: opening the ledger's file, and saying in words what is wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TypeVar
+
+from tallystick.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
+from tallystick.ledger.sql import VERSION, migrations, queries
+
+APPLICATION_ID: Final = 0x54414C59
+"""`TALY`, in the head of the file: it says whose SQLite file this is."""
+
+_T = TypeVar("_T")
+_OLDEST_SQLITE: Final = (3, 37, 0)
+_FIRST_PAUSE: Final = 0.0002
+_LONGEST_PAUSE: Final = 0.005
+_HEADER: Final = b"SQLite format 3\0"
+_CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_WORDS: Final = {
+    sqlite3.SQLITE_READONLY: ("is read-only", "Give yourself the right to write it and its folder."),
+    sqlite3.SQLITE_PERM: ("may not be opened", "Give yourself the right to read and write it and its folder."),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "Check that its folder exists and may be written."),
+    sqlite3.SQLITE_FULL: ("cannot grow, the disk is full", "Make room and try again."),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written, the disk failed", "Check the disk and its free space."),
+    sqlite3.SQLITE_NOLFS: ("has reached the largest size its disk allows", "Move it to another disk."),
+}
+_NOT_WRITTEN: Final = "Nothing of this was entered; what was there before is intact."
+
+
+def create(path: Path) -> None:
+    """Makes the folder (0700) and an empty file (0600) where there are none. Raises LedgerUnavailable."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise disk_trouble(path, error) from None
+
+
+def connect(path: Path, *, read_only: bool, timeout: float) -> sqlite3.Connection:
+    """An open connection to a ledger's file, which is made or brought up to date if need be; at most `timeout` seconds
+    are waited for a lock. A read-only one changes nothing. Raises LedgerUnavailable or LedgerCorrupt."""
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise LedgerUnavailable(
+            f"This Python has SQLite {sqlite3.sqlite_version}; the ledger needs 3.37 or newer.", todo="Update Python."
+        )
+    _check_header(path)
+    mode = "ro" if read_only else "rw"
+    with explained(path):
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=0
+        )
+    try:
+        with explained(path):
+            _prepare(connection, path, read_only=read_only, timeout=timeout)
+    except LedgerError:
+        connection.close()
+        raise
+    return connection
+
+
+def begin(connection: sqlite3.Connection, timeout: float, pause: Callable[[float], None] = time.sleep) -> None:
+    """Begins a transaction that writes, waiting up to `timeout` seconds for whoever else writes. SQLite's own waiting
+    sleeps longer and longer, so that of many processes some starve; this does not."""
+    _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), timeout, pause)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns the faults of SQLite and the disk into errors that say what happened and what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _trouble(path, error) from error
+    except OSError as error:
+        raise disk_trouble(path, error) from error
+
+
+def disk_trouble(path: Path, error: OSError) -> LedgerUnavailable:
+    """The error for a fault of the file system."""
+    return LedgerUnavailable(
+        f"The ledger {path} cannot be used: {error.strerror or error}.",
+        money=_NOT_WRITTEN,
+        todo="Check the path, its rights and the free space.",
+    )
+
+
+def _trouble(path: Path, error: sqlite3.DatabaseError) -> LedgerError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _BUSY:
+        return LedgerUnavailable(
+            f"The ledger {path} is locked: another program has been writing it for too long.",
+            money=_NOT_WRITTEN,
+            todo="Try again, or end that program.",
+        )
+    if code in _CORRUPT:
+        return LedgerCorrupt(
+            f"The ledger {path} is damaged or not a ledger: {error}.",
+            money="Nothing of this was entered, and its totals cannot be trusted.",
+            todo="Restore it from a backup, or move it away to begin a new one.",
+        )
+    if code in _WORDS:
+        what, todo = _WORDS[code]
+        return LedgerUnavailable(f"The ledger {path} {what}: {error}.", money=_NOT_WRITTEN, todo=todo)
+    return LedgerError(f"The ledger {path} failed: {error}.", money=_NOT_WRITTEN, todo="Please report this.")
+
+
+def _check_header(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_HEADER))
+    except OSError as error:
+        raise disk_trouble(path, error) from None
+    if head and head != _HEADER:
+        raise _foreign(path, "is not a database")
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, timeout: float) -> None:
+    connection.execute("PRAGMA trusted_schema = OFF")
+    owner = _pragma(connection, "application_id")
+    empty = _patiently(lambda: not _pragma(connection, "schema_version"), timeout)
+    if owner != APPLICATION_ID and not (empty and owner == 0):
+        raise _foreign(path, "belongs to another program")
+    version = _pragma(connection, "user_version")
+    if version > VERSION:
+        raise LedgerUnavailable(
+            f"The ledger {path} was written by a newer tallystick.", money=_NOT_WRITTEN, todo="Update tallystick."
+        )
+    if read_only:
+        if empty:
+            raise LedgerUnavailable(f"The ledger {path} is empty.", todo="Open it for writing once.")
+        connection.execute("PRAGMA query_only = ON")
+        return
+    if empty:
+        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), timeout)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA cache_size = -16000")
+    if version < VERSION:
+        _migrate(connection, timeout)
+
+
+def _migrate(connection: sqlite3.Connection, timeout: float) -> None:
+    begin(connection, timeout)
+    try:
+        # Another process may have been faster; now that we hold the lock the answer stays true.
+        for number, statements in enumerate(migrations(found := _pragma(connection, "user_version")), found + 1):
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def get_state(connection: sqlite3.Connection, namespace: str, key: str) -> str | None:
+    """The text of a key in the table of state."""
+    row = connection.execute(queries()["get_state"], (namespace, key)).fetchone()
+    return None if row is None else row[0]
+
+
+def _patiently(attempt: Callable[[], _T], timeout: float, pause: Callable[[float], None] = time.sleep) -> _T:
+    waited, step = 0.0, _FIRST_PAUSE
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY or waited >= timeout:
+                raise
+        pause(step)
+        waited += step
+        step = min(step * 2, _LONGEST_PAUSE)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _foreign(path: Path, why: str) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        f"The file {path} {why}; it is not a ledger.",
+        money="Nothing was entered.",
+        todo="Choose another path for the ledger.",
+    )

@@ -1,0 +1,1 @@
+"""The one path of a call: read it, price it, hold for it, settle it."""
