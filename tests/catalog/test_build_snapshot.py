@@ -136,7 +136,7 @@ def test_deepseek_by_the_clock(at, usd):
     ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", "3"), ("anthropic.claude-opus-4-5-20251101-v1:0", "5.5"),
 ])  # fmt: skip
 def test_bedrock_by_area(name, usd):
-    assert cost(name, {"input": 10**6}, "aws") == Fraction(usd) * 10**12
+    assert cost(name, {"input": 10**5}, "aws") == Fraction(usd) * 10**11
 
 
 @pytest.mark.parametrize(("size", "usd"), [("low", "6"), ("medium", "10"), ("high", "14"), (None, "14")])

@@ -238,13 +238,13 @@ class Catalog:
 
 
 def _spellings(provider: str, name: str, ref: ModelRef) -> tuple[str, ...]:
+    """The row ids a Bedrock name may stand under: its area's own, then the regional one that bare ids share."""
     if provider != "aws":
         return (name,)
     if ref.geo == "global":
         return f"global.{name}", name
-    if ref.geo == "us-gov":
-        return f"us-gov.{name}", f"regional.{name}", name
-    return f"regional.{name}", name
+    own = (f"{ref.geo}.{name}",) if ref.geo else ()
+    return (*own, f"regional.{name}", name)
 
 
 def _bills(card_provider: str, asked: str | None) -> bool:
@@ -253,7 +253,10 @@ def _bills(card_provider: str, asked: str | None) -> bool:
 
 
 def _said(ref: ModelRef) -> Mapping[str, str]:
-    return {key: value for key, value in (("geo", ref.geo), ("region", ref.region)) if value}
+    said = {key: value for key, value in (("geo", ref.geo), ("region", ref.region)) if value}
+    if ref.provider == "vertex" and ref.region not in ("", "global"):
+        said["endpoint"] = "regional"
+    return said
 
 
 def _layered(user: list[RateCard], listed: tuple[RateCard, ...]) -> tuple[RateCard, ...]:

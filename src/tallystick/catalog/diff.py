@@ -30,7 +30,7 @@ class Change(msgspec.Struct, frozen=True):
     since: datetime | None = None
 
     def __str__(self) -> str:
-        """`openai/gpt-4o input: $2.5 -> $2 per 1,000,000 since 2026-01-01 (-20.0 %)`."""
+        """`provider/model input: $2.5 -> $2 per 1,000,000 since 2026-01-01 (-20.0 %)`."""
         name = f"{self.provider}/{self.model}"
         if self.what != "rate":
             return f"{name} {self.what}"

@@ -25,7 +25,7 @@ _ALIASES: Final = {
 }  # fmt: skip
 """Names that other tools and OpenTelemetry give to providers."""
 
-_GEO: Final = re.compile(r"(global|us-gov|us|eu|apac|au|jp|ca|sa|me|af)\.(?=[a-z0-9-]+\.)")
+_GEO: Final = re.compile(r"(global|us-gov|us|eu|apac|au|jp|ca|sa|me|af|in|uk|mx)\.(?=[a-z0-9-]+\.)")
 _ARN: Final = re.compile(r"arn:aws[a-z-]*:bedrock:(?P<region>[a-z0-9-]*):\d*:(?P<type>[a-z-]+)/(?P<id>.+)")
 _DATE: Final = re.compile(r"-(20\d\d)-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])$")
 _VERTEX: Final = re.compile(r"@(20\d{6}|default|latest|\d{3})$")

@@ -214,7 +214,7 @@ def _means(kind: str, entry: Mapping[str, Any]) -> bool:
     if kind == "milliseconds_input":
         return not entry.get("input_cost_per_token")  # Beside token rates it is only an estimate of them.
     if kind == "milliseconds_output":
-        return mode in ("audio_speech", "video_generation")
+        return mode in ("audio_speech", "video_generation") and not entry.get("input_cost_per_token")
     return not (kind == "video_output" and mode == "realtime")
 
 

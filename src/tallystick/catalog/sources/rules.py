@@ -18,6 +18,10 @@ _SAME_FOR_ALL_MEDIA: Final = frozenset({"google", "vertex"})
 """Billers that count audio as ordinary tokens unless a row states a rate of its own."""
 
 _FREE: Final = ":free"
+_AREAS: Final = frozenset(
+    {"global", "regional", "us-gov", "us", "eu", "apac", "au", "jp", "ca", "sa", "me", "af", "in"}
+)
+"""What stands in front of a Bedrock id: an inference profile's area."""
 
 
 def maker_of(name: str, provider: str, table: Mapping[str, Any]) -> str | None:
@@ -33,9 +37,8 @@ def _by_prefix(name: str, provider: str, table: Mapping[str, Any]) -> str | None
         head = head.split("/")[-1]
         return str(table["spelling"].get(head, head)) if provider != "other:fireworks" else _by_name(rest, table)
     parts = text.split(".")
-    for area in ("global", "regional", "us-gov"):
-        if parts[0] == area:
-            parts = parts[1:]
+    if parts[0] in _AREAS:
+        parts = parts[1:]
     if provider == "aws" and len(parts) > 1 and parts[0].isalpha():
         return str(table["spelling"].get(parts[0], parts[0]))
     return _by_name(text, table)
