@@ -7,7 +7,7 @@ TEXT ?=
 ANSWER ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 PINS := pyproject.toml constraints.txt
 WORKERS ?= 2
 LITELLM := 1.109.1
@@ -25,7 +25,7 @@ $(VENV)/.made:
 	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Making the virtual environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
-	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } \
+	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -qq pip; } \
 	  || { echo "'$(PYTHON)' can make no virtual environment (its venv or pip module is missing)." >&2; \
 	       rm -rf $(VENV); exit 1; }
 	@$(PIP) install 'pip>=25.1'
@@ -73,8 +73,8 @@ catalog: $(VENV)/.tools ## rebuild the catalogue snapshot from downloaded source
 
 constraints: ## pin what a fresh installation resolves to now
 	@rm -rf build/pins && $(PYTHON) -m venv build/pins
-	@build/pins/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@build/pins/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
+	@build/pins/bin/python -m pip install -qq --disable-pip-version-check 'pip>=25.1'
+	@build/pins/bin/python -m pip install -qq --disable-pip-version-check --editable '.[all]' --group dev
 	@build/pins/bin/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
 
 clean: ## remove what was built, the virtual environment included

@@ -23,7 +23,7 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("core", "wire")
-TIMEOUT = 300
+TIMEOUT = 90
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

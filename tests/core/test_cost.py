@@ -94,3 +94,11 @@ def test_multipliers_in_words():
     assert describe_rate(line) == "$2.00 per 1M tokens x 0.50 batch x 1.1 regional"
     assert (line.rate, line.per, line.unit, line.source) == (2, 1_000_000, "token", "a page")
     assert describe_rate(cost({"input": 1}, {}).lines[0]) == "no rate"
+
+
+def test_nothing_changes_once_made():
+    found = cost({"input": 1}, {"input": Rate(D(2))}, multipliers=(Multiplier("batch", D("0.5"), ()),))
+    line = found.lines[0]
+    for made, field in ((found, "pico"), (line, "pico"), (line.priced, "numerator"), (line.priced.rate, "usd")):
+        with pytest.raises(AttributeError):
+            setattr(made, field, 5)

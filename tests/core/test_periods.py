@@ -199,3 +199,10 @@ def test_the_ends_of_the_calendar_are_refused(unit):
             assert "outside the calendar" in error.what
             outside += 1
     assert outside >= 1
+
+
+def test_limits_in_numbers():
+    assert timedelta(days=3660) == MAX_ROLLING
+    assert Period.parse("316224000s").length == MAX_ROLLING
+    with pytest.raises(InputError):
+        Period.parse("316224001s")

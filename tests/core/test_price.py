@@ -359,3 +359,13 @@ def test_a_stated_cost_is_the_bill_and_ours_stands_beside_it():
     assert (alone.amount, alone.listed, alone.lines, alone.basis) == (Money.usd("0.003"), None, (), "reported")
     assert alone.notes == ("stated by the provider; no rate of ours to check it",)
     assert str(alone).startswith("total")
+
+
+def test_nothing_changes_once_made():
+    window, cliff = Window(0, 5), Cliff(1, D(1))
+    brackets, factor = Brackets("volume", "month", ((0, D(1)),)), Multiplier("x", D(1), ())
+    plan, variant = FlatPlan("x", D(1), "month", {}), Variant("v", {})
+    made = (window, cliff, brackets, factor, plan, variant, Rate(D(1)), card(), plan_for(card(), 1, AT, None))
+    for thing in made:
+        with pytest.raises(AttributeError):
+            setattr(thing, thing.__struct_fields__[0], None)

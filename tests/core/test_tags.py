@@ -51,3 +51,7 @@ def test_limits_themselves():
         Tags({f"n{i}": "x" for i in range(MAX_TAGS + 1)})
     with pytest.raises(InputError):
         Tags({f"n{i}": "x" for i in range(MAX_TAGS)}).overlay({"one": "more"})
+
+
+def test_limits_in_numbers():
+    assert (MAX_TAGS, MAX_LENGTH) == (32, 256)

@@ -36,7 +36,7 @@ BROAD = {
 """Where `except Exception` may stand, each with its number and its reason; promise 6 is the only good one."""
 
 MODEL_NAME = re.compile(
-    r"\b(gpt-\d|chatgpt-|claude-|gemini-\d|gemma-|llama-?\d|mistral-(small|medium|large)|mixtral-|deepseek-(chat|reasoner|v\d|r\d)"
+    r"\b(gpt-\d|chatgpt-|claude-(?!code|dev)|gemini-\d|gemma-|llama-?\d|mistral-(small|medium|large)|mixtral-|deepseek-(chat|reasoner|v\d|r\d)"
     r"|grok-\d|command-[ar]\b|qwen\d?-|sonar-|text-embedding-|whisper-|o[1345]-(mini|pro|preview))",
 )
 EXAMPLE_MODELS = {"cli": r"gpt-4o|gpt-5|claude-sonnet-5"}
@@ -175,6 +175,10 @@ def test_no_global_statements():
 
 
 def is_broad(handler):
+    """Whether a handler may swallow anything; one that cleans up and always raises again does not."""
+    last = handler.body[-1]
+    if isinstance(last, ast.Raise) and last.exc is None:
+        return False
     names = ast.unparse(handler.type) if handler.type else "BaseException"
     return re.search(r"\b(Exception|BaseException)\b", names) is not None
 

@@ -130,7 +130,8 @@ def _from_cube(connection: sqlite3.Connection, _: Names, question: Question, tot
     grain, (first, last) = (DAY, days) if months is None else (MONTH, months)
     where = "grain = ? AND period >= ? AND period < ?"
     values: list[Any] = [grain, first, last]
-    kind_where, kind_values = "rollup = 'cube' AND a = ? AND b >= ? AND b < ?", [grain, first, last]
+    kind_values: list[Any] = [grain, first, last]
+    kind_where = "rollup = 'cube' AND a = ? AND b >= ? AND b < ?"
     names = [_column(axis) for axis in question.axes]
     clauses = [f"{_column(axis)} = ?" for axis in question.filters]
     inner = " AND ".join(clauses)
@@ -238,7 +239,9 @@ def _from_entries(connection: sqlite3.Connection, names: Names, question: Questi
         f"SELECT {keys}, {_ENTRY_SUMS} FROM entry WHERE {where} GROUP BY {groups}",  # noqa: S608 - constants
         values,
     ).fetchall()
-    if question.per is not None and not all(totals.whole(_slot_start(slot), _QUARTER) for slot in {row[5] for row in rows}):
+    if question.per is not None and not all(
+        totals.whole(_slot_start(slot), _QUARTER) for slot in {row[5] for row in rows}
+    ):
         return False
     start = _starts(totals, _slot_start)
     for row in rows:
@@ -321,10 +324,7 @@ def _starts(totals: Totals, instant: Callable[[int], datetime]) -> Callable[[int
 
 def _local_start(grain: int, period: int, zone: str) -> datetime:
     """An instant that is surely within a day or month of the ledger's zone: its noon, or that of its first day."""
-    if grain == DAY:
-        day = day_of(period)
-    else:
-        day = day_of(0).replace(year=period // 12, month=period % 12 + 1)
+    day = day_of(period) if grain == DAY else day_of(0).replace(year=period // 12, month=period % 12 + 1)
     return datetime.combine(day, time(12), tzinfo=zone_of(zone)).astimezone(UTC)
 
 

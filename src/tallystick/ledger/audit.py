@@ -17,9 +17,7 @@ from tallystick.ledger.words import Names, Words
 
 MAX_SHOWN: Final = 20
 _CHUNK: Final = 1000
-_STANDING: Final = ", ".join(
-    ("label", "status", "quality", "owed", "unpriced", "cost_micro", "cost_pico", *MAIN_KINDS)
-)
+_STANDING: Final = ", ".join(("label", "status", "quality", "owed", "unpriced", "cost_micro", "cost_pico", *MAIN_KINDS))
 _ENTRIES: Final = (
     "SELECT seq, call_id, started_us, settled_us, recorded_us, run, body, joined_us, amended, "  # noqa: S608 - constants
     f"{_STANDING} FROM entry WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
@@ -33,7 +31,12 @@ def differences(connection: sqlite3.Connection) -> list[str]:
     found = [f"The file is damaged: {row[0]}" for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
     if found:
         return found
-    return [*_broken_links(connection), *_wrong_sums(connection)]
+    found = list(_broken_links(connection))
+    try:
+        found += _wrong_sums(connection)
+    except LedgerCorrupt as error:
+        found.append(error.what)
+    return found
 
 
 def rebuild(connection: sqlite3.Connection, zone: str) -> None:

@@ -172,10 +172,7 @@ class _Page:
         joined: dict[str, str] = {}
         repeated: list[str] = []
         for number, item in enumerate(items, 1):
-            if isinstance(item, Correction):
-                outcome = self._correct(item)
-            else:
-                outcome = self._enter(item, joined)
+            outcome = self._correct(item) if isinstance(item, Correction) else self._enter(item, joined)
             if outcome == REPEAT:
                 repeated.append(item.call_id if isinstance(item, Entry) else "")
             written += outcome not in (JOIN, None)
@@ -216,8 +213,9 @@ class _Page:
 
     def _join_family(self, holder: int, row: Row, joined: dict[str, str]) -> None:
         """A better source has arrived: all that stood for the call become attributes of it."""
-        for seq, *columns, joined_us in self._connection.execute(self._sql["family"], (holder,)).fetchall():
+        for seq, *columns, known_us in self._connection.execute(self._sql["family"], (holder,)).fetchall():
             entry = decode(tuple(columns), self._names)
+            joined_us = known_us
             if joined_us is None:
                 standing = amend(entry, self._corrections_of(seq))
                 self._sums.remove(encode(standing, self._words, self._now_us))
@@ -266,7 +264,7 @@ class _Page:
         self._entries.append(chained(row))
         return seq
 
-    def _one(self, query: str, key: str) -> Any:  # noqa: ANN401 - a row of SQLite
+    def _one(self, query: str, key: str) -> Any:
         return self._connection.execute(self._sql[query], (key,)).fetchone()
 
     def _run(self, query: str, *values: object) -> None:

@@ -44,7 +44,7 @@ def parse_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked(entry: Entry) -> Entry:
-    """The entry itself, if a ledger can keep it. Raises InputError for an overlong id or raw usage, or an absurd cost."""
+    """The entry itself, if a ledger can keep it. Raises InputError for an overlong id or raw usage, or absurd cost."""
     check_texts(entry)
     limbs(spent(entry)[0])
     return entry
@@ -128,7 +128,7 @@ def _priced(row: Mapping[str, Any], note: str) -> PricedKind:
     exact = Fraction(rate.usd) * PICO_PER_USD / per
     multipliers = []
     for pair in _list("cost.lines.multipliers", row.get("multipliers", [])):
-        if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - a pair
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise InputError(f"A multiplier of a cost line is a name and a factor, not {pair!r}.")
         factor = _decimal("cost.lines.multipliers", pair[1])
         multipliers.append((_text("cost.lines.multipliers", pair[0]), factor))
@@ -149,7 +149,9 @@ def _known_names(given: Mapping[str, Any], allowed: Iterable[str], what: str) ->
         if name not in names:
             near = difflib.get_close_matches(str(name), names, 1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Allowed: {', '.join(sorted(names))}."
-            raise InputError(f"{name!r} is not a field of {'an entry' if what == 'entry' else 'a correction'}.", todo=hint)
+            raise InputError(
+                f"{name!r} is not a field of {'an entry' if what == 'entry' else 'a correction'}.", todo=hint
+            )
 
 
 def _table(name: str, value: object) -> Mapping[str, Any]:
@@ -195,7 +197,7 @@ def _decimal(name: str, value: object) -> Decimal:
         number = Decimal(_text(name, value))
     except InvalidOperation:
         raise InputError(f"{name} must be a decimal number in quotes, not {_shown(value)}.") from None
-    if not number.is_finite() or len(number.as_tuple().digits) > 60 or abs(number.adjusted()) > 60:  # noqa: PLR2004
+    if not number.is_finite() or len(number.as_tuple().digits) > 60 or abs(number.adjusted()) > 60:
         raise InputError(f"{name} is {_shown(value)}, which is no sensible number.")
     return number
 
@@ -235,7 +237,7 @@ def _money(name: str, value: object) -> Money | None:  # noqa: ARG001 - all pars
 
 def _shown(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - what fits a line
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 _PARSERS: Final[dict[str, Callable[[str, object], Any]]] = {

@@ -10,7 +10,7 @@ from typing import Final, Protocol, Self
 import msgspec
 
 from tallystick.core.periods import Period
-from tallystick.ledger.entry import Entry, Correction
+from tallystick.ledger.entry import Correction, Entry
 from tallystick.ledger.query import Query, Total
 
 Item = Entry | Correction
@@ -66,9 +66,7 @@ class Ledger(Protocol):
         another are left out."""
         ...
 
-    def total(
-        self, query: Query = EVERYTHING, by: Sequence[str] = (), per: Period | None = None
-    ) -> list[Total]:
+    def total(self, query: Query = EVERYTHING, by: Sequence[str] = (), per: Period | None = None) -> list[Total]:
         """Sums over the calls that fit, by the given dimensions or tags and per calendar period. Groups without calls
         are left out; without grouping there is always one row. Raises InputError for a grouping that makes no sense."""
         ...
@@ -81,7 +79,7 @@ class Ledger(Protocol):
         """What other sources said about a call: the entries that were joined into it."""
         ...
 
-    def state(self, namespace: str, key: str, value: str | None | msgspec.UnsetType = KEEP) -> str | None:
+    def state(self, namespace: str, key: str, value: str | msgspec.UnsetType | None = KEEP) -> str | None:
         """Text kept beside the calls, by namespace and key: with `value` it is set (None: removed). Returns what is
         there afterwards."""
         ...

@@ -115,7 +115,7 @@ class MemoryLedger:
         kept = self._book.calls.values()
         return tuple([one.entry for one in kept if one.holder == call_id and one.joined_at is not None])
 
-    def state(self, namespace: str, key: str, value: str | None | msgspec.UnsetType = KEEP) -> str | None:
+    def state(self, namespace: str, key: str, value: str | msgspec.UnsetType | None = KEEP) -> str | None:
         """Text kept beside the calls. See `Ledger.state`."""
         with self._lock:
             self._open()
@@ -186,9 +186,7 @@ class _Outcome:
         self._repeated: list[str] = []
 
     def receipt(self) -> Receipt:
-        return Receipt(
-            written=self._written, known=self._known, joined=self._joined, repeated=tuple(self._repeated)
-        )
+        return Receipt(written=self._written, known=self._known, joined=self._joined, repeated=tuple(self._repeated))
 
     def enter(self, entry: Entry, now: datetime) -> None:
         checked(entry)

@@ -114,9 +114,7 @@ class Totals:
 
     def __init__(self, by: tuple[str, ...], per: Period | None) -> None:
         if per is not None and per.unit == "rolling":
-            raise InputError(
-                "A total cannot be split by a rolling period.", todo="Use hour, day, week, month or year."
-            )
+            raise InputError("A total cannot be split by a rolling period.", todo="Use hour, day, week, month or year.")
         self._by = by
         self._per = None if per is None or per.unit == "lifetime" else per
         self._sums: dict[tuple[datetime | None, tuple[str | None, ...]], int] = {}
@@ -161,13 +159,13 @@ class Totals:
 
     def add_difference(self, whole: Totals, group: tuple[str | None, ...]) -> None:
         """Adds to one group what `whole`, which has no groups, counts beyond what was added so far."""
-        self._ends |= whole._ends  # noqa: SLF001 - of our own kind
-        rest = dict(whole._sums)  # noqa: SLF001 - of our own kind
+        self._ends |= whole._ends
+        rest = dict(whole._sums)
         for (start, _), total in self._sums.items():
             rest[start, ()] = rest.get((start, ()), 0) - total
         for (start, _), total in rest.items():
             self.add(start, group, total)
-        kinds = {(start, kind): count for (start, _), found in whole._rare.items() for kind, count in found.items()}  # noqa: SLF001
+        kinds = {(start, kind): count for (start, _), found in whole._rare.items() for kind, count in found.items()}
         for (start, _), found in self._rare.items():
             for kind, count in found.items():
                 kinds[start, kind] = kinds.get((start, kind), 0) - count
@@ -176,11 +174,9 @@ class Totals:
 
     def rows(self) -> list[Total]:
         """The groups that have calls, by period and then by name; without grouping always one row."""
-        if not self._sums and not self._by and self._per is None:
-            return [Total(group={})]
-        ordered = sorted(self._sums, key=_sort_key)
-        rows = [self._row(key) for key in ordered]
-        return [row for row in rows if row.calls]
+        found = [self._row(key) for key in sorted(self._sums, key=_sort_key)]
+        rows = [row for row in found if row.calls]
+        return rows or ([] if self._by or self._per is not None else [Total(group={})])
 
     def _row(self, key: tuple[datetime | None, tuple[str | None, ...]]) -> Total:
         start, group = key

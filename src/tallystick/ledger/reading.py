@@ -32,7 +32,8 @@ Snapshot = Callable[[], AbstractContextManager[tuple[sqlite3.Connection, Names]]
 
 def conditions(query: Query) -> tuple[str, list[Any]]:
     """The WHERE of a query over entry as it stands, and its values."""
-    clauses, values = ["entry.joined_us IS NULL"], []
+    clauses = ["entry.joined_us IS NULL"]
+    values: list[Any] = []
     codes = (
         ("entry.status = ?", query.status, STATUS_CODE),
         ("entry.quality = ?", query.quality, QUALITY_CODE),
@@ -48,14 +49,14 @@ def conditions(query: Query) -> tuple[str, list[Any]]:
             clauses.append(clause)
             values.append(int(flag))
     parts = ("provider", query.provider), ("model", query.model), ("maker", query.maker)
-    names = [(f"label.{name} = ?", [text]) for name, text in parts if text is not None]
+    names: list[tuple[str, list[str]]] = [(f"label.{name} = ?", [text]) for name, text in parts if text is not None]
     names += [(_TAG, [name, text]) for name, text in query.tags.items()]
     if names:
         inner = " AND ".join(clause for clause, _ in names)
         clauses.append(f"entry.label IN (SELECT label.id FROM label WHERE {inner})")  # noqa: S608 - constants above
         values += [value for _, given in names for value in given]
-    plain, given = _lasting(query)
-    return " AND ".join(clauses + plain), values + given
+    plain, lasting = _lasting(query)
+    return " AND ".join(clauses + plain), values + lasting
 
 
 def entries(snapshot: Snapshot, query: Query) -> Iterator[Entry]:

@@ -139,9 +139,7 @@ class Sums:
         connection.executemany(sql["add_run"], [(key[2], *take(total)) for key, total in runs.items() if total])
         if self._rare:
             kinds = self.rare_kinds(words)
-            connection.executemany(
-                sql["add_rollup_kind"], [(*key, count) for key, count in kinds.items() if count]
-            )
+            connection.executemany(sql["add_rollup_kind"], [(*key, count) for key, count in kinds.items() if count])
         self.clear()
 
     def clear(self) -> None:

@@ -161,6 +161,7 @@ def _body(entry: Entry, label: int, counts: dict[str, int] | None, words: Words)
 def _written_cost(cost: Cost, words: Words) -> tuple[Any, ...]:
     # Compiled rates are few and long-lived, so nearly always all numbers are known.
     numbers = words.priced_numbers
+    lines: list[tuple[Any, ...]]
     try:
         lines = [(line.kind, line.quantity, line.pico, numbers[id(line.priced)][1], line.note) for line in cost.lines]
     except KeyError:
@@ -186,5 +187,5 @@ def _read_cost(value: list[Any], names: Names) -> Cost:
     return Cost(tuple(lines), pico, head.basis, head.rate_ids, head.catalogue, head.notes)
 
 
-def _number(pico: int | None) -> Any:  # noqa: ANN401 - int, str or None
+def _number(pico: int | None) -> Any:
     return pico if pico is None or -_MAX_INT <= pico < _MAX_INT else str(pico)

@@ -20,7 +20,7 @@ import msgspec
 
 from tallystick.core.periods import Period
 from tallystick.core.periods import zone as check_zone
-from tallystick.errors import InputError, LedgerError, LedgerUnavailable
+from tallystick.errors import InputError, LedgerCorrupt, LedgerError, LedgerUnavailable
 from tallystick.ledger.answers import Question, answer
 from tallystick.ledger.audit import differences, rebuild
 from tallystick.ledger.book import Book, read_corrections
@@ -147,7 +147,7 @@ class SqliteLedger:
             found = connection.execute(queries()["joined_into"], (call_id,)).fetchall()
             return tuple([decode(connection.execute(_JOINED, row).fetchone(), names) for row in found])
 
-    def state(self, namespace: str, key: str, value: str | None | msgspec.UnsetType = KEEP) -> str | None:
+    def state(self, namespace: str, key: str, value: str | msgspec.UnsetType | None = KEEP) -> str | None:
         """Text kept beside the calls. See `Ledger.state`."""
         if not isinstance(value, str) and value is not None:
             with self._reading() as (connection, _):
@@ -176,9 +176,12 @@ class SqliteLedger:
         state of one instant, while others go on writing."""
         with self._reading():
             connection = connect(self._path, read_only=True, timeout=self._timeout)
-        with contextlib.closing(connection), explained(self._path):
-            connection.execute("BEGIN")
-            return differences(connection)
+        try:
+            with contextlib.closing(connection), explained(self._path):
+                connection.execute("BEGIN")
+                return differences(connection)
+        except LedgerCorrupt as error:
+            return [error.what]
 
     def rezone(self, zone: str) -> None:
         """Moves the days and months to another time zone, by adding everything up anew; nobody can write meanwhile.
@@ -242,6 +245,7 @@ class SqliteLedger:
         if desk.writer is None:
             desk.writer = connect(self._path, read_only=False, timeout=self._timeout)
             desk.writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            desk.writer.execute("PRAGMA busy_timeout = 0")
         return desk.writer
 
     @contextlib.contextmanager
@@ -324,7 +328,8 @@ class SqliteLedger:
 
 
 def _is_new(connection: sqlite3.Connection) -> bool:
-    return connection.execute("PRAGMA user_version").fetchone()[0] == 0
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version == 0
 
 
 def _unsynced(path: Path, error: OSError) -> LedgerUnavailable:
@@ -365,6 +370,4 @@ def _after_fork_in_child() -> None:
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

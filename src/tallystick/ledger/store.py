@@ -108,6 +108,13 @@ def _trouble(path: Path, error: sqlite3.DatabaseError) -> LedgerError:
     if code in _WORDS:
         what, todo = _WORDS[code]
         return LedgerUnavailable(f"The ledger {path} {what}: {error}.", money=_NOT_WRITTEN, todo=todo)
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        # The tables are STRICT: where a sum leaves 64 bits SQLite would go on inexactly, and is stopped.
+        return LedgerError(
+            f"A sum in the ledger {path} would pass what it can count: {error}.",
+            money=_NOT_WRITTEN,
+            todo="Check the usage of these calls.",
+        )
     return LedgerError(f"The ledger {path} failed: {error}.", money=_NOT_WRITTEN, todo="Please report this.")
 
 
@@ -123,15 +130,15 @@ def _check_header(path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, timeout: float) -> None:
     connection.execute("PRAGMA trusted_schema = OFF")
-    owner = _pragma(connection, "application_id")
-    empty = _patiently(lambda: not _pragma(connection, "schema_version"), timeout)
+    owner, empty, version = _patiently(lambda: _head(connection), timeout)
     if owner != APPLICATION_ID and not (empty and owner == 0):
         raise _foreign(path, "belongs to another program")
-    version = _pragma(connection, "user_version")
     if version > VERSION:
         raise LedgerUnavailable(
             f"The ledger {path} was written by a newer tallystick.", money=_NOT_WRITTEN, todo="Update tallystick."
         )
+    # Readers meet a lock only for moments, while another process opens or leaves; SQLite's own waiting is enough there.
+    connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
     if read_only:
         if empty:
             raise LedgerUnavailable(f"The ledger {path} is empty.", todo="Open it for writing once.")
@@ -143,6 +150,17 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, tim
     connection.execute("PRAGMA cache_size = -16000")
     if version < VERSION:
         _migrate(connection, timeout)
+
+
+def _head(connection: sqlite3.Connection) -> tuple[int, bool, int]:
+    """Whose file it is, whether it has no tables, and the version of its schema: all of one instant, as another
+    process may just be making it."""
+    connection.execute("BEGIN")
+    try:
+        empty = not _pragma(connection, "schema_version")
+        return _pragma(connection, "application_id"), empty, _pragma(connection, "user_version")
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _migrate(connection: sqlite3.Connection, timeout: float) -> None:

@@ -61,7 +61,7 @@ def spent(entry: Entry) -> tuple[int, bool]:
     return pico, False
 
 
-def weigh(entry: Entry, counts: dict[str, int], pico: int, unpriced: bool) -> int:  # noqa: FBT001
+def weigh(entry: Entry, counts: dict[str, int], pico: int, unpriced: bool) -> int:
     """All counters of one call in one integer. `counts` is its usage, `pico` and `unpriced` come from `spent`. Kinds
     outside `MAIN_KINDS` are left to the caller."""
     total = _ONE_CALL

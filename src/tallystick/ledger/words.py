@@ -13,6 +13,7 @@ import msgspec
 
 from tallystick.core.attribution import Tags
 from tallystick.core.cost import Cost, PricedKind
+from tallystick.errors import LedgerCorrupt
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.sql import queries
 
@@ -67,7 +68,8 @@ class _Priced(msgspec.Struct, frozen=True, array_like=True):
 class Words:
     """Numbers for words, on the connection that writes. Only for use within a transaction.
 
-    `priced_numbers` gives those of priced kinds by the id of the object. Numbers given in a transaction that is rolled back must be forgotten: `rolled_back`.
+    `priced_numbers` gives those of priced kinds by the id of the object. Numbers given in a transaction that is rolled
+    back must be forgotten: `rolled_back`.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -97,7 +99,10 @@ class Words:
     def word(self, text: str) -> int:
         """The number of a text."""
         number: int | None = self._kept.get(text)
-        return self._keep(text, self._number("word_id", "add_word", (text,))) if number is None else number
+        if number is None:
+            number = self._number("word_id", "add_word", (text,))
+            self._keep(text, number)
+        return number
 
     def label(self, entry: Entry) -> Label:
         """The label of an entry."""
@@ -112,7 +117,10 @@ class Words:
         """The number of a run."""
         key = ("run", run_id)
         number: int | None = self._kept.get(key)
-        return self._keep(key, self._number("run_row", "add_run_row", (run_id,))) if number is None else number
+        if number is None:
+            number = self._number("run_row", "add_run_row", (run_id,))
+            self._keep(key, number)
+        return number
 
     def head(self, cost: Cost) -> int:
         """The number of what a cost shares with others."""
@@ -121,7 +129,9 @@ class Words:
         if number is not None:
             return number
         head = Head(cost.basis, cost.rate_ids, cost.catalogue, cost.notes)
-        return self._keep(key, self.word(msgspec.json.encode(head).decode()))
+        number = self.word(msgspec.json.encode(head).decode())
+        self._keep(key, number)
+        return number
 
     def priced(self, priced: PricedKind | None) -> int | None:
         """The number of a priced kind; None for None."""
@@ -144,7 +154,7 @@ class Words:
         """The quarter-hour axis and value of a source."""
         return self.word("slot:source"), self.word(source)
 
-    def _keep(self, key: Hashable, value: Any) -> Any:  # noqa: ANN401 - whatever was just made
+    def _keep(self, key: Hashable, value: Any) -> Any:
         self._kept[key] = value
         self._fresh.append(key)
         return value
@@ -223,12 +233,19 @@ class Names:
         )
         return self._keep(("priced", number), whole)  # type: ignore[no-any-return]
 
-    def _keep(self, key: tuple[str, int], value: Any) -> Any:  # noqa: ANN401 - whatever was just read
+    def _keep(self, key: tuple[str, int], value: Any) -> Any:
         if len(self._kept) > _MAX_KEPT:
             self._kept.clear()
         self._kept[key] = value
         return value
 
     def _text(self, query: str, number: int) -> str:
-        text: str = self._connection.execute(self._sql[query], (number,)).fetchone()[0]
+        row = self._connection.execute(self._sql[query], (number,)).fetchone()
+        if row is None:
+            raise LedgerCorrupt(
+                f"The ledger is damaged: what its entries call {query} {number} is missing.",
+                money="Its totals cannot be trusted.",
+                todo="Restore it from a backup.",
+            )
+        text: str = row[0]
         return text

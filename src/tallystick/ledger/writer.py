@@ -52,9 +52,7 @@ class GroupCommit:
     committed before is on the disk, or raises LedgerUnavailable; `tidy` is called after each sync, when nobody waits.
     """
 
-    def __init__(
-        self, commit: Callable[[list[Job]], None], sync: Callable[[], None], tidy: Callable[[], None]
-    ) -> None:
+    def __init__(self, commit: Callable[[list[Job]], None], sync: Callable[[], None], tidy: Callable[[], None]) -> None:
         self._commit = commit
         self._sync = sync
         self._tidy = tidy
@@ -130,10 +128,19 @@ class GroupCommit:
             try:
                 self._commit(jobs)
             finally:
-                # After a fault of our own, which ends this thread, some have no receipt: nobody may take them as written.
+                # After a fault of our own, which ends this thread, some have no receipt: they are not written.
                 if any(job.receipt is None and job.error is None for job in jobs):
-                    self._fault = _broken()
+                    jobs += self._give_up()
                 self._settle(jobs)
+
+    def _give_up(self) -> list[Job]:
+        """No more is taken in; returns what nobody will write."""
+        with self._changed:
+            self._fault = _broken()
+            self._working = False
+            left = list(self._queue)
+            self._queue.clear()
+            return left
 
     def _take(self) -> list[Job]:
         jobs: list[Job] = []
@@ -148,7 +155,7 @@ class GroupCommit:
         waiting = [job for job in jobs if job.durable and job.receipt is not None and job.error is None]
         with self._changed:
             self._committed += waiting
-            self._dirty = self._dirty or any(job.error is None for job in jobs)
+            self._dirty = self._dirty or any(job.receipt is not None for job in jobs)
             self._changed.notify_all()
         for job in jobs:
             if job not in waiting:
