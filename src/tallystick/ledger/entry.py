@@ -26,7 +26,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `call_id` is ours and the key; `provider_response_id` is an attribute that may repeat or be missing. `owed` is False
     for the API-equivalent of a subscription, which nobody is billed for. `quality` says how far the usage can be
-    trusted. `usage_raw` is the provider's own usage object as JSON text, at most 4 KB, never message text.
+    trusted. `context` is what decided the price beside model, tier and region (batch processing, speed, residency): with
+    it the call can be priced again. `usage_raw` is the provider's own usage object as JSON text, at most 4 KB, never message text.
     """
 
     call_id: str
@@ -50,6 +51,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stopped_by: str | None = None
     source: str = "manual"
     owed: bool = True
+    context: Tags = Tags()
     tags: Tags = Tags()
     run_id: str | None = None
     parent_run: str | None = None

@@ -91,7 +91,7 @@ def amend(entry: Entry, corrections: Iterable[Correction]) -> Entry:
 def cost_from_json(value: object) -> Cost:
     """The cost whose `to_json` gave `value`. Raises InputError."""
     row = _table("cost", value)
-    amount = row.get("amount")
+    amount, listed = row.get("amount"), row.get("listed")
     return Cost(
         lines=tuple([_line(line) for line in _list("cost.lines", row.get("lines", []))]),
         pico=None if amount is None else Money.from_json(amount).pico,
@@ -99,6 +99,7 @@ def cost_from_json(value: object) -> Cost:
         rate_ids=tuple([_text("cost.rate_ids", name) for name in _list("cost.rate_ids", row.get("rate_ids", []))]),
         catalogue=_optional_text("cost.catalogue", row.get("catalogue")),
         notes=tuple([_text("cost.notes", note) for note in _list("cost.notes", row.get("notes", []))]),
+        listed_pico=None if listed is None else Money.from_json(listed).pico,
     )
 
 
@@ -257,5 +258,6 @@ _PARSERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "cost": _cost,
     "reported_cost": _money,
     "owed": _flag,
+    "context": _tags,
     "tags": _tags,
 }  # fmt: skip

@@ -35,6 +35,7 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE: Final = msgspec.json.Decoder().decode
 _ZERO: Final = (0,) * len(MAIN_KINDS)
 _MAX_INT: Final = 2**63
+_LISTED: Final = 3
 _SAFE_INT: Final = 2**60
 
 
@@ -116,7 +117,7 @@ def decode(row: tuple[Any, ...], names: Names) -> Entry:
     """The entry as it arrived, from (call_id, started_us, settled_us, recorded_us, run, body)."""
     call_id, started_us, settled_us, recorded_us, run, body = row
     label, status, quality, source, owed, counts, cost, reported, *tail = _DECODE(body)
-    identity, tags = names.label(label)
+    identity, context, tags = names.label(label)
     return Entry(
         call_id=call_id,
         started_at=from_us(started_us),
@@ -129,6 +130,7 @@ def decode(row: tuple[Any, ...], names: Names) -> Entry:
         requested_model=identity.requested_model,
         tier=identity.tier,
         region=identity.region,
+        context=context,
         tags=tags,
         status=STATUSES[status],
         quality=QUALITIES[quality],
@@ -172,7 +174,9 @@ def _written_cost(cost: Cost, words: Words) -> tuple[Any, ...]:
         # JSON of 64 bits ends at $9.2M; beyond that the digits go in as text.
         lines = [(kind, quantity, _number(amount), number, note) for kind, quantity, amount, number, note in lines]
         pico = _number(pico)
-    return words.head(cost), pico, lines
+    if cost.listed_pico is None:
+        return words.head(cost), pico, lines
+    return words.head(cost), pico, lines, _number(cost.listed_pico)
 
 
 def _read_cost(value: list[Any], names: Names) -> Cost:
@@ -184,7 +188,8 @@ def _read_cost(value: list[Any], names: Names) -> Cost:
         for kind, quantity, pico, priced, note in value[2]
     ]
     pico = None if value[1] is None else int(value[1])
-    return Cost(tuple(lines), pico, head.basis, head.rate_ids, head.catalogue, head.notes)
+    listed = int(value[3]) if len(value) > _LISTED else None
+    return Cost(tuple(lines), pico, head.basis, head.rate_ids, head.catalogue, head.notes, listed)
 
 
 def _number(pico: int | None) -> Any:

@@ -45,6 +45,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     requested_model: str | None
     tier: str | None
     region: str | None
+    context: dict[str, str]
     tags: dict[str, str]
 
 
@@ -108,7 +109,7 @@ class Words:
         """The label of an entry."""
         key = (
             entry.provider, entry.model, entry.maker, entry.api, entry.requested_model, entry.tier, entry.region,
-            entry.tags,
+            entry.context, entry.tags,
         )  # fmt: skip
         label: Label | None = self._kept.get(key)
         return self._keep(key, self._new_label(entry)) if label is None else label
@@ -173,7 +174,7 @@ class Words:
         identity = msgspec.json.encode(
             Identity(
                 entry.provider, entry.model, entry.maker, entry.api, entry.requested_model, entry.tier, entry.region,
-                tags,
+                dict(entry.context), tags,
             )
         ).decode()  # fmt: skip
         row = self._connection.execute(self._sql["label_id"], (identity,)).fetchone()
@@ -207,13 +208,13 @@ class Names:
         found: str | None = self._kept.get(("run", number))
         return self._keep(("run", number), self._text("run_name", number)) if found is None else found
 
-    def label(self, number: int) -> tuple[Identity, Tags]:
-        """What is behind a label."""
-        found: tuple[Identity, Tags] | None = self._kept.get(("label", number))
+    def label(self, number: int) -> tuple[Identity, Tags, Tags]:
+        """What is behind a label: its words, and context and tags as values."""
+        found: tuple[Identity, Tags, Tags] | None = self._kept.get(("label", number))
         if found is not None:
             return found
         identity = msgspec.json.decode(self._text("label_identity", number), type=Identity)
-        return self._keep(("label", number), (identity, Tags(identity.tags)))  # type: ignore[no-any-return]
+        return self._keep(("label", number), (identity, Tags(identity.context), Tags(identity.tags)))  # type: ignore[no-any-return]
 
     def head(self, number: int) -> Head:
         """What a cost shares with others."""

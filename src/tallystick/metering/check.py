@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tallystick.core.models import provider_id
 from tallystick.core.money import Money
 from tallystick.errors import InputError, TallyError, UnpricedError, UnsupportedApi
 from tallystick.metering.rating import Call, rate
@@ -48,12 +49,14 @@ class Verdict(msgspec.Struct, frozen=True):
 def check_cases(cases: object, catalog: Catalog, now: datetime) -> tuple[Verdict, ...]:
     """Prices every case of a list and compares at 1e-12 USD, half-even.
 
-    A case has `model`, `usage` (the provider's own object) and `expected_usd` (decimal text; null where the cost must be
-    unknown), and may have `name`, `provider`, `api`, `date` (RFC 3339; default now) and `context`. Raises InputError
+    A case has `model`, `usage` (the provider's own object) and `expected_usd` (decimal text; null where the cost must
+    be unknown), and may have `name`, `provider`, `api`, `date` (RFC 3339; default now) and `context`. Raises InputError
     when the whole is not such a list, naming the first case that is not one.
     """
     if not isinstance(cases, list) or not cases:
-        raise InputError("A file of cases is a JSON list with at least one case.", todo="See docs/how-to/audit-a-bill.md.")
+        raise InputError(
+            "A file of cases is a JSON list with at least one case.", todo="See docs/how-to/audit-a-bill.md."
+        )
     return tuple(_check(_case(case, number), catalog, now) for number, case in enumerate(cases, 1))
 
 
@@ -69,6 +72,9 @@ def _case(case: object, number: int) -> Mapping[str, Any]:
     missing = [key for key in _REQUIRED if key not in case]
     if missing:
         raise InputError(f"Case {number} ({case.get('name', 'unnamed')}) lacks {', '.join(missing)}.")
+    for key, kind in (("model", str), ("provider", str), ("api", str), ("context", Mapping)):
+        if not isinstance(case.get(key), kind | None):
+            raise InputError(f"Case {number} ({case.get('name', 'unnamed')}): {key} cannot be {case[key]!r}.")
     return {"name": f"case {number}", **case}
 
 
@@ -76,9 +82,8 @@ def _check(case: Mapping[str, Any], catalog: Catalog, now: datetime) -> Verdict:
     name, model = str(case["name"]), str(case["model"])
     expected = _expected(case["expected_usd"], name)
     at = _instant(case.get("date"), now, name)
-    call = Call(
-        model=model, at=at, provider=case.get("provider"), api=case.get("api"), context=case.get("context") or {}
-    )
+    provider = None if case.get("provider") is None else provider_id(case["provider"])
+    call = Call(model=model, at=at, provider=provider, api=case.get("api"), context=case.get("context") or {})
     try:
         rated = rate(case["usage"], call, catalog)
     except UnsupportedApi as error:
@@ -90,8 +95,10 @@ def _check(case: Mapping[str, Any], catalog: Catalog, now: datetime) -> Verdict:
         return Verdict(name, model, AGREE, expected, ours)
     if isinstance(rated.unpriced, UnpricedError):
         return Verdict(name, model, UNSUPPORTED, expected, None, str(rated.unpriced))
-    lines = "; ".join(f"{line.kind} {line.quantity:,} = {line.amount or 'unpriced'}" for line in rated.cost.lines) if rated.cost else ""
-    return Verdict(name, model, DIFFER, expected, ours, rated.reading.fault or lines or "the usage states no counts")
+    lines = () if rated.cost is None else rated.cost.lines
+    parts = [f"{line.kind} {line.quantity:,} = {'unpriced' if line.amount is None else line.amount}" for line in lines]
+    reason = rated.reading.fault or "; ".join(parts) or "the usage states no counts"
+    return Verdict(name, model, DIFFER, expected, ours, reason)
 
 
 def _expected(value: object, name: str) -> Money | None:
@@ -99,7 +106,7 @@ def _expected(value: object, name: str) -> Money | None:
         return None
     try:
         return Money.usd(Decimal(str(value)))
-    except InvalidOperation:
+    except (InvalidOperation, InputError):
         raise InputError(f"{name}: expected_usd is {value!r}, which is not a decimal number.") from None
 
 
@@ -110,4 +117,7 @@ def _instant(value: object, now: datetime, name: str) -> datetime:
         instant = datetime.fromisoformat(str(value))
     except ValueError:
         raise InputError(f"{name}: date is {value!r}; write it as 2026-11-17T20:00:00Z.") from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        raise InputError(f"{name}: date {value!r} is outside the calendar.") from None

@@ -51,33 +51,35 @@ class Estimate(msgspec.Struct, frozen=True):
     def to_json(self) -> dict[str, Any]:
         """The estimate as plain JSON values."""
         costs = {"low": self.low, "likely": self.likely, "high": self.high}
-        count = self.input
         return {
             "model": self.model,
             "provider": self.provider,
             **{name: None if cost is None else cost.to_json() for name, cost in costs.items()},
-            "input": {
-                "tokens": count.tokens, "low": count.low, "high": count.high,
-                "method": count.method, "basis": count.basis,
-            },  # fmt: skip
+            "input": self.input.to_json(),
             "output": msgspec.to_builtins(self.output),
             "rate_id": self.rate_id,
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        """Three lines: the range, the input and its basis, the output and its basis."""
+        """The range, the input and its basis, the output and its basis; then what to know besides."""
         sign = "" if self.input.method == "exact" else "about "
         return (
             f"{self.likely or 'unknown'} likely ({self.low or 'unknown'} to {self.high or 'unknown'}) on {self.model}\n"
             f"input   {sign}{self.input.tokens:,} tokens ({self.input.basis})\n"
             f"output  {self.output.likely:,} tokens likely, {self.output.low:,} to {self.output.high:,} "
-            f"({self.output.basis})"
+            f"({self.output.basis})" + "".join(f"\nnote    {note}" for note in self.notes)
         )
 
 
 def estimate_call(
-    count: Count, found: Found, at: datetime, *, max_output: int | None = None, history: Sequence[int] = ()
+    count: Count,
+    found: Found,
+    at: datetime,
+    *,
+    max_output: int | None = None,
+    history: Sequence[int] = (),
+    notes: tuple[str, ...] = (),
 ) -> Estimate:
     """Prices the counted input with the expected output. `history` holds the output tokens of earlier calls of the same
     call site, oldest first; it is used from 20 calls on. `max_output` caps the answer. Raises InputError for a maximum
@@ -93,7 +95,7 @@ def estimate_call(
     ]  # fmt: skip
     low, likely, high = (cost.amount for cost in costs)
     return Estimate(
-        found.model, found.provider, low, likely, high, count, output, found.card.id, costs[1].notes
+        found.model, found.provider, low, likely, high, count, output, found.card.id, (*notes, *costs[1].notes)
     )
 
 
@@ -101,8 +103,8 @@ def expected_output(history: Sequence[int], max_output: int | None) -> Output:
     """The length of an answer from a call site's history, or a stated default while there is too little of it."""
     if len(history) >= ENOUGH:
         learned = AdaptiveQuantile(COVERAGE).extend(history)
-        low, likely, high = learned.quantile(1 - COVERAGE), learned.quantile(0.5), learned.bound
-        assert low is not None and likely is not None and high is not None
+        low, likely = learned.quantile(1 - COVERAGE) or 0, learned.quantile(0.5) or 0
+        high = learned.bound or likely
         basis = f"the last {learned.count} calls of this call site"
     else:
         table = defaults()
@@ -121,4 +123,3 @@ def defaults() -> dict[str, Any]:
     text = (Path(__file__).parent / "data" / "outputs.toml").read_text(encoding="utf-8")
     table: dict[str, Any] = tomllib.loads(text)["default"]
     return table
-

@@ -10,7 +10,7 @@ import msgspec
 
 from tallystick.core.pricing import price, reported
 from tallystick.core.usage import Usage
-from tallystick.errors import InputError, UnpricedError, UsageError
+from tallystick.errors import MissingRateError, UnpricedError, UsageError
 from tallystick.wire.reading import Reading
 
 if TYPE_CHECKING:
@@ -49,7 +49,13 @@ def read_call(raw: RawUsage, call: Call, catalog: Catalog) -> tuple[Reading, str
     """Reads a usage object by the call's API, or by its provider's where none is named; returns the API used.
     Raises UsageError for what cannot be read, and when it is ambiguous."""
     if isinstance(raw, Usage):
-        return Reading(raw, context=_text_context(call.context)), call.api
+        if not call.context:
+            return Reading(raw), call.api
+        from tallystick.wire.context import overlay
+        from tallystick.wire.partition import with_counts
+
+        context, fees = overlay({}, call.context)
+        return Reading(with_counts(raw, fees), context=context), call.api
     from tallystick.wire.usage import api_of, read_usage
 
     if not isinstance(raw, Mapping | list | tuple):
@@ -96,8 +102,12 @@ def _provider_of(call: Call, catalog: Catalog) -> str:
         return "other:unknown"
 
 
-def _text_context(context: Mapping[str, object]) -> Mapping[str, str]:
-    for name, value in context.items():
-        if not isinstance(value, str):
-            raise InputError(f"The context {name!r} of a counted usage must be text, not {value!r}.")
-    return {name: str(value) for name, value in context.items()}
+def missing_rate(cost: Cost, model: str) -> MissingRateError:
+    """Why a cost with unpriced lines is unknown."""
+    kinds = ", ".join(cost.unpriced)
+    return MissingRateError(
+        f"No rate covers {kinds} on {model}.",
+        money=f"The cost is unknown, not zero; the other lines come to {cost.known}.",
+        todo=f"Set the model's rates yourself: tally rates set {model} --input USD --output USD "
+        f"--rate {cost.unpriced[0]}=USD",
+    )

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from tallystick.core.attribution import Tags
+from tallystick.core.attribution import MAX_LENGTH, MAX_TAGS, Tags
 from tallystick.core.usage import Usage
 from tallystick.ledger.entry import MAX_RAW, Entry
 from tallystick.metering.rating import Call, Rated, RawUsage, rate, rate_reading
@@ -46,6 +46,7 @@ def entry_for(
         maker=rated.maker,
         tier=reading.context.get("service_tier"),
         region=reading.context.get("region"),
+        context=kept_context(reading.context),
         usage=reading.usage,
         quality=quality_of(rated, quality),
         cost=rated.cost,
@@ -56,6 +57,17 @@ def entry_for(
         provider_response_id=reading.response_id,
         usage_raw=None if raw is None or isinstance(raw, Usage) else raw_text(raw),
     )
+
+
+def kept_context(context: Mapping[str, str]) -> Tags:
+    """What decided the price, as the entry keeps it: tier and region have fields of their own, and values out of a
+    payload that no tag could hold are left out rather than lose the call."""
+    fitting = {
+        name: value
+        for name, value in context.items()
+        if name not in ("service_tier", "region") and value.isprintable() and 0 < len(value) <= MAX_LENGTH
+    }
+    return Tags(dict(list(fitting.items())[:MAX_TAGS]))
 
 
 def quality_of(rated: Rated, stated: str) -> str:
