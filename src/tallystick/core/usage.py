@@ -47,6 +47,7 @@ KINDS: Final = (*INPUT_KINDS, *OUTPUT_KINDS, *OTHER_UNITS)
 """All kinds but the fees, in the order in which they are shown."""
 
 _KNOWN = frozenset(KINDS)
+_new = object.__new__
 _ORDER = {kind: position for position, kind in enumerate(KINDS)}
 _FEE = re.compile(r"fee:[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
 
@@ -93,10 +94,10 @@ class Usage(Mapping[str, int]):
                 raise UsageError(f"The count of {kind} is {count}; counts run from 0 to 2**53 - 1.")
         self._counts = {kind: merged[kind] for kind in sorted(merged, key=_position) if merged[kind]}
 
-    @classmethod
-    def trusted(cls, counts: dict[str, int]) -> Usage:
+    @staticmethod
+    def trusted(counts: dict[str, int]) -> Usage:
         """Wraps counts that a reader has already checked and ordered; takes ownership of the dict."""
-        self = cls.__new__(cls)
+        self: Usage = _new(Usage)
         self._counts = counts
         return self
 
