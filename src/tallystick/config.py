@@ -6,10 +6,9 @@ another file, `TALLY_LEDGER` another ledger.
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -19,9 +18,10 @@ from typing import Any, Final
 import msgspec
 
 from tallystick.core.models import provider_id
+from tallystick.core.periods import zone
 from tallystick.core.rates import Rate, RateCard
 from tallystick.core.usage import is_kind, unit_of
-from tallystick.errors import ConfigError, InputError
+from tallystick.errors import CatalogError, ConfigError, InputError
 
 SECTIONS: Final = ("ledger", "timezone", "rates")
 RATE_KEYS: Final = ("provider", "from", "to", "note")
@@ -39,10 +39,19 @@ class Config(msgspec.Struct, frozen=True):
 
 
 def config_dir(env: Mapping[str, str], platform: str = os.name) -> Path:
-    """The user's configuration folder for tallystick: `$XDG_CONFIG_HOME/tallystick`, `%APPDATA%\\tallystick`, or
-    `~/.config/tallystick`."""
+    """The user's configuration folder for tallystick: `$XDG_CONFIG_HOME/tallystick`, `%APPDATA%/tallystick`, or
+    `~/.config/tallystick`. A relative XDG_CONFIG_HOME is ignored, as its specification says. Raises ConfigError when
+    the environment names no home folder."""
     base = env.get("APPDATA") if platform == "nt" else env.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "tallystick"
+    if base and Path(base).is_absolute():
+        return Path(base) / "tallystick"
+    home = env.get("USERPROFILE" if platform == "nt" else "HOME")
+    if not home:
+        raise ConfigError(
+            "The environment names no home folder, so there is no place for a configuration.",
+            todo="Set HOME, or TALLY_CONFIG to the file's path.",
+        )
+    return Path(home) / ".config" / "tallystick"
 
 
 def find_config(env: Mapping[str, str], cwd: Path) -> Path | None:
@@ -50,18 +59,32 @@ def find_config(env: Mapping[str, str], cwd: Path) -> Path | None:
     named = env.get("TALLY_CONFIG")
     if named:
         if not Path(named).is_file():
-            raise ConfigError(f"TALLY_CONFIG names {named}, which is not a file.", todo="Create it or unset TALLY_CONFIG.")
+            what = f"TALLY_CONFIG names {named}, which is not a file."
+            raise ConfigError(what, todo="Create it or unset TALLY_CONFIG.")
         return Path(named)
-    places = (cwd / "tally.toml", config_dir(env) / "config.toml")
-    return next((place for place in places if place.is_file()), None)
+    places = [cwd / "tally.toml"]
+    with contextlib.suppress(ConfigError):
+        places.append(config_dir(env) / "config.toml")
+    try:
+        return next((place for place in places if place.is_file()), None)
+    except OSError as error:
+        raise ConfigError(f"The configuration in {error.filename} cannot be read: {error.strerror}.") from None
+
+
+def target(env: Mapping[str, str], cwd: Path) -> Path:
+    """The file that `rates set` writes: the one in force, else the one that TALLY_CONFIG or the user's configuration
+    folder names. Raises ConfigError."""
+    named = env.get("TALLY_CONFIG")
+    return Path(named) if named else find_config(env, cwd) or config_dir(env) / "config.toml"
 
 
 def load_config(env: Mapping[str, str], cwd: Path) -> Config:
     """Reads the configuration in force. Raises ConfigError with the file, the key and the nearest known one."""
     path = find_config(env, cwd)
     config = Config() if path is None else parse_config(read_text(path), path)
-    ledger = env.get("TALLY_LEDGER") or config.ledger
-    return msgspec.structs.replace(config, ledger=ledger, timezone=env.get("TALLY_TIMEZONE") or config.timezone)
+    timezone = env.get("TALLY_TIMEZONE") or config.timezone
+    _check_zone(timezone, "TALLY_TIMEZONE" if env.get("TALLY_TIMEZONE") else f"timezone in {path}")
+    return msgspec.structs.replace(config, ledger=env.get("TALLY_LEDGER") or config.ledger, timezone=timezone)
 
 
 def read_text(path: Path) -> str:
@@ -71,20 +94,51 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text.") from None
+        raise ConfigError(f"{path} is not UTF-8 text.", todo="Save it as UTF-8.") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a configuration file in one step: a reader sees the old text or the new one. New files are 0600 in a 0700
+    folder; an existing one keeps its mode. Raises ConfigError; then the old text stands."""
+    import tempfile
+
+    path = path.resolve()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+        number, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(number, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(scratch).chmod(mode)
+            Path(scratch).replace(path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            money="No rate was changed.",
+            todo="Check the folder's rights, or set TALLY_CONFIG to another file.",
+        ) from None
 
 
 def parse_config(text: str, path: Path | None = None) -> Config:
     """Reads configuration text. Raises ConfigError."""
+    import tomllib
+
     where = str(path or "the configuration")
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}.") from None
+        raise ConfigError(f"{where} is not valid TOML: {error}.", todo="Correct it; nothing was changed.") from None
     _known(table, SECTIONS, where)
     for key in ("ledger", "timezone"):
         if not isinstance(table.get(key, ""), str):
             raise ConfigError(f"{key} in {where} must be text.")
+    _check_zone(table.get("timezone"), f"timezone in {where}")
     rates = table.get("rates", {})
     if not isinstance(rates, dict):
         raise ConfigError(f"[rates] in {where} must be a table of models.")
@@ -92,21 +146,38 @@ def parse_config(text: str, path: Path | None = None) -> Config:
     return Config(path, table.get("ledger"), table.get("timezone"), tuple(cards))
 
 
-def user_card(model: str, usd_per_million: Mapping[str, Decimal], *, provider: str = "", since: datetime | None = None) -> RateCard:
-    """A rate card of the user's own. Token and character kinds are priced per million units, everything else per unit.
-    Raises ConfigError for an unknown kind or an amount that is not zero or more."""
+def user_card(
+    model: str,
+    usd_per_million: Mapping[str, Decimal],
+    *,
+    provider: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    note: str = "",
+) -> RateCard:
+    """A rate card of the user's own, from `since` to before `until`. Token and character kinds are priced per million
+    units, everything else per unit. Raises ConfigError for an unknown kind or an amount that makes no sense."""
     if not usd_per_million:
         raise ConfigError(f"No rate is given for {model!r}.", todo="Give at least --input and --output.")
-    rates = {}
-    for kind, usd in usd_per_million.items():
-        if not is_kind(kind):
-            raise ConfigError(f"{kind!r} is not a kind of usage, so it cannot have a rate.")
-        if not usd.is_finite() or usd < 0:
-            raise ConfigError(f"The rate of {kind} is {usd}; a rate is zero or more.")
-        rates[kind] = Rate(usd, MILLION if unit_of(kind) in ("token", "character") else 1)
-    return RateCard(
-        provider, model, rates, since, source="your configuration", status="user", fallbacks=_USER_FALLBACKS
-    )
+    try:
+        rates = {}
+        for kind, usd in usd_per_million.items():
+            if not is_kind(kind):
+                raise ConfigError(f"{kind!r} is not a kind of usage, so it cannot have a rate.")
+            rates[kind] = Rate(usd, MILLION if unit_of(kind) in ("token", "character") else 1)
+        return RateCard(
+            provider,
+            model,
+            rates,
+            since,
+            until,
+            source="your configuration",
+            status="user",
+            fallbacks=_USER_FALLBACKS,
+            note=note,
+        )
+    except CatalogError as error:
+        raise ConfigError(f"The rates of {model!r} make no sense. {error}") from None
 
 
 _USER_FALLBACKS: Final = {
@@ -122,11 +193,15 @@ _USER_FALLBACKS: Final = {
 
 
 def with_rate(text: str, card: RateCard) -> str:
-    """The configuration text with the user's card added under `[[rates."model"]]`; what was there stays."""
+    """The configuration text with the user's card added under `[[rates."model"]]`; what was there stays, and of two
+    cards from the same instant the later one in the file wins."""
     rows = [f"{_toml_key('provider')} = {_quoted(card.provider)}"] if card.provider else []
     if card.valid_from is not None:
         rows.append(f"from = {card.valid_from.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}")
     rows += [f"{_toml_key(kind)} = {_quoted(format(rate.usd, 'f'))}" for kind, rate in card.rates.items()]
+    # A single table of this model becomes the first of several, which TOML writes with double brackets.
+    names = "|".join({re.escape(_quoted(card.model)), re.escape(f"'{card.model}'"), re.escape(_toml_key(card.model))})
+    text = re.sub(rf"(?m)^([ \t]*)\[[ \t]*rates[ \t]*\.[ \t]*({names})[ \t]*\]", r"\1[[rates.\2]]", text)
     head = text.rstrip("\n") + "\n\n" if text.strip() else ""
     return f"{head}[[rates.{_quoted(card.model)}]]\n" + "\n".join(rows) + "\n"
 
@@ -145,11 +220,11 @@ def _card(model: str, row: dict[str, Any], where: str) -> RateCard:
         _known({unknown[0]: None}, (*RATE_KEYS, "input", "output", "cache_read", "cache_write", "reasoning"), where)
     usd = {key: _decimal(value, key, where) for key, value in row.items() if key not in RATE_KEYS}
     try:
-        provider = provider_id(row["provider"]) if row.get("provider") else ""
-        card = user_card(model, usd, provider=provider, since=_instant(row.get("from"), where))
+        provider = provider_id(str(row["provider"])) if row.get("provider") else ""
+        since, until = (_instant(row.get(key), where) for key in ("from", "to"))
+        return user_card(model, usd, provider=provider, since=since, until=until, note=str(row.get("note", "")))
     except InputError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return msgspec.structs.replace(card, valid_to=_instant(row.get("to"), where), note=str(row.get("note", "")))
 
 
 def _decimal(value: object, key: str, where: str) -> Decimal:
@@ -166,7 +241,10 @@ def _instant(value: object, where: str) -> datetime | None:
     if value is None:
         return None
     if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        try:
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        except OverflowError:
+            raise ConfigError(f"{value} in {where} is outside the calendar.") from None
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC)
     if isinstance(value, str):
@@ -177,9 +255,19 @@ def _instant(value: object, where: str) -> datetime | None:
     raise ConfigError(f"{value!r} in {where} is not a date.", todo="Write from = 2026-11-01.")
 
 
+def _check_zone(name: str | None, where: str) -> None:
+    if name:
+        try:
+            zone(name)
+        except InputError as error:
+            raise ConfigError(f"{where}: {error}") from None
+
+
 def _known(table: Mapping[str, object], allowed: tuple[str, ...], where: str) -> None:
     for key in table:
         if key not in allowed:
+            import difflib
+
             near = difflib.get_close_matches(key, allowed, 1, 0.3)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(allowed)}."
             raise ConfigError(f"Unknown key {key!r} in {where}.", todo=hint)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from tallystick.catalog.catalog import Catalog
 from tallystick.config import Config, find_config, load_config
 from tallystick.core.models import provider_id
-from tallystick.errors import InputError
+from tallystick.errors import ConfigError, InputError, LedgerError
 
 if TYPE_CHECKING:
     from tallystick.core.cost import Cost
@@ -31,8 +31,21 @@ if TYPE_CHECKING:
 HISTORY = 1000
 """How many earlier calls of a call site an estimate looks at."""
 
+EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
+"""Before this day nobody sold calls to language models; an earlier date is a slip."""
+
+Context = Mapping[str, str | bool | Sequence[str]]
+"""What decides a price besides the usage: service_tier, processing, region, ... Lists are for output_item_types."""
+
 Messages = str | Sequence[Mapping[str, object]]
 """A text, or chat messages as the provider takes them."""
+
+
+class SdkUsage(Protocol):
+    """A usage object of a provider's SDK: anything that can be dumped to a mapping."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """The object as plain values."""
 
 
 def now() -> datetime:
@@ -41,13 +54,13 @@ def now() -> datetime:
 
 
 def settings() -> Config:
-    """The configuration in force, read again only when its file, the environment or the folder changes. Raises
-    ConfigError."""
+    """The configuration in force, read again only when its file or the environment changes. Raises ConfigError."""
     return _books()[0]
 
 
 def catalog() -> Catalog:
-    """The bundled catalogue with the user's own rates on top."""
+    """The bundled catalogue, or the user's updated one where that is newer, with the user's own rates on top. Raises
+    ConfigError for a configuration that cannot be read."""
     return _books()[1]
 
 
@@ -56,6 +69,8 @@ def count(text: Messages, model: str) -> Count:
 
     Exact where the model's tokenizer is known, an estimate that says so elsewhere; unknown models never fail.
     """
+    if isinstance(text, bytes | bytearray) or not isinstance(text, str | Sequence):
+        raise InputError(f"Text is counted, not {type(text).__name__}.", todo="Decode bytes; give messages as a list.")
     if isinstance(text, str):
         from tallystick.tokens.count import count_text
 
@@ -66,25 +81,25 @@ def count(text: Messages, model: str) -> Count:
 
 
 def price(
-    usage: RawUsage,
+    usage: RawUsage | SdkUsage,
     model: str,
     *,
     provider: str | None = None,
     api: str | None = None,
     at: datetime | None = None,
-    context: Mapping[str, object] | None = None,
+    context: Context | None = None,
 ) -> Cost:
     """What a usage costs, line by line, with the rate of its own instant.
 
-    `usage` is the provider's own usage object or a `Usage` in our kinds. Without `api` a raw object is read as its
-    provider writes it. `at` is when the call was made (default: now); `context` says what the usage does not: service
-    tier, batch processing, region. Raises UsageError for a usage that cannot be read, UnknownModelError or
-    MissingRateError where no rate applies.
+    `usage` is the provider's own usage object, as a mapping or as its SDK gives it, or counts in our kinds
+    (`{"input": 1000}` or a `Usage`). Without `api` a raw object is read as its provider writes it. `at` is when the
+    call was made (default: now); `context` says what the usage does not: service tier, batch processing, region.
+    Raises UsageError for a usage that cannot be read, UnknownModelError or MissingRateError where no rate applies.
     """
     from tallystick.metering.rating import Call, rate
 
     call = Call(model=model, at=instant(at), provider=_provider(provider), api=api, context=context or {})
-    rated = rate(usage, call, catalog())
+    rated = rate(_plain(usage), call, catalog())
     if rated.unpriced is not None:
         raise rated.unpriced
     if rated.cost is None:
@@ -104,16 +119,40 @@ def estimate(
 ) -> Estimate:
     """What a call will cost: low, likely and high, and on what basis.
 
-    The input is counted; the answer's length comes from the ledger's history of the call site (provider, model and
-    agent) once it has 20 calls, else from a stated default, and never exceeds `max_output`. Raises UnknownModelError or
-    MissingRateError where no rate applies.
+    The input is counted; the answer's length comes from the history of the call site (provider, model and agent) once
+    the ledger (the default one, where none is given) has 20 calls of it, else from a stated default, and never exceeds
+    `max_output`. Raises UnknownModelError or MissingRateError where no rate applies.
     """
     from tallystick.metering.estimate import estimate_call
 
     when = instant(at)
     found = catalog().find(model, at=when, provider=_provider(provider))
-    history = () if ledger is None else _answers(ledger, found.provider, found.model, agent)
-    return estimate_call(count(messages, model), found, when, max_output=max_output, history=history)
+    history, notes = _history(ledger, found.provider, found.model, agent)
+    return estimate_call(count(messages, model), found, when, max_output=max_output, history=history, notes=notes)
+
+
+@overload
+def compare(
+    text: str,
+    other: None = None,
+    *,
+    models: Sequence[str] | str,
+    output_tokens: int = 500,
+    calls: int = 1000,
+    at: datetime | None = None,
+) -> tuple[ModelCost, ...]: ...
+
+
+@overload
+def compare(
+    text: str,
+    other: str,
+    *,
+    models: Sequence[str] | str,
+    output_tokens: int = 500,
+    calls: int = 1000,
+    at: datetime | None = None,
+) -> PromptDifference: ...
 
 
 def compare(
@@ -128,7 +167,8 @@ def compare(
     """One text across several models (`models` is a list), or two prompts on one model (`models` is its name).
 
     Across models: each model's own tokenizer, the cost of one call with an answer of `output_tokens`, and of `calls`
-    calls. Two prompts: tokens and cost of each, by section, and the break-even in output tokens.
+    calls; a model without a rate keeps its count, its cost is None and `problem` says why. Two prompts: tokens and cost
+    of each, by section, and the break-even in output tokens. Raises InputError for counts that make no sense.
     """
     from tallystick.insight.compare import compare_models, compare_prompts
 
@@ -141,13 +181,13 @@ def compare(
 
 
 def record(
-    usage: RawUsage | None,
+    usage: RawUsage | SdkUsage | None,
     model: str,
     *,
     provider: str | None = None,
     api: str | None = None,
     at: datetime | None = None,
-    context: Mapping[str, object] | None = None,
+    context: Context | None = None,
     ledger: Ledger | None = None,
     run: str | None = None,
     tags: Mapping[str, object] | None = None,
@@ -156,17 +196,31 @@ def record(
     """Writes one call into the ledger and returns its entry.
 
     `usage` is what the provider reported, or None when it reported nothing. An unknown model is written too, with
-    `cost` None: it is never taken as free. `tags` and other keywords (`user="ada"`) say who or what it was for. Raises LedgerError when the
-    ledger cannot be written, InputError for bad input; then nothing was written.
+    `cost` None: it is never taken as free. `tags` and other keywords (`user="ada"`) say who or what it was for. Raises
+    LedgerError when the ledger cannot be written, InputError for bad input; then nothing was written.
     """
     from tallystick.ledger.ids import new_call_id
-    from tallystick.metering.recording import entry_for
     from tallystick.metering.rating import Call
+    from tallystick.metering.recording import entry_for
 
     when = instant(at)
+    if not EARLIEST <= when <= now() + timedelta(days=1):
+        raise InputError(
+            f"A call cannot have been made on {when.date().isoformat()}.",
+            money="Nothing was written.",
+            todo=f"Give the instant of the call, from {EARLIEST:%Y-%m-%d} to now.",
+        )
     call = Call(model=model, at=when, provider=_provider(provider), api=api, context=context or {})
     call_id = new_call_id()
-    entry = entry_for(usage, call, catalog(), call_id=call_id, recorded_at=now(), run_id=run, tags={**(tags or {}), **named})
+    entry = entry_for(
+        None if usage is None else _plain(usage),
+        call,
+        catalog(),
+        call_id=call_id,
+        recorded_at=now(),
+        run_id=run,
+        tags={**(tags or {}), **named},
+    )
     if ledger is not None:
         ledger.append([entry])
         return entry
@@ -183,12 +237,13 @@ def spent(
     model: str | None = None,
     **tags: str,
 ) -> Spent:
-    """What the calls in the ledger cost, from `since` to before `until`, for the given tags, and what that leaves out."""
+    """What the calls in the ledger cost, from `since` to before `until`, for the given tags, and what that leaves out.
+    Before the first call there is no ledger, and nothing was spent. Raises LedgerError for one that cannot be read."""
     from tallystick.insight.spend import spend
 
     if ledger is not None:
         return spend(ledger, since=since, until=until, model=model, tags=tags)
-    with open() as held:
+    with open(None if ledger_path().exists() else ":memory:", read_only=True) as held:
         return spend(held, since=since, until=until, model=model, tags=tags)
 
 
@@ -206,11 +261,41 @@ def open(path: str | os.PathLike[str] | None = None, *, read_only: bool = False)
 
 
 def ledger_path(path: str | os.PathLike[str] | None = None) -> Path:
-    """The file of the ledger that `open` would use."""
+    """The file of the ledger that `open` would use. Raises ConfigError when the environment names no place for it."""
     from tallystick.ledger.paths import default_path
 
     named = path or settings().ledger
-    return Path(named).expanduser() if named else default_path(os.environ)
+    if not named:
+        return default_path(os.environ)
+    place = os.fspath(named)
+    if "\0" in place:
+        raise ConfigError(f"{place!r} is not a path.", todo="Set TALLY_LEDGER to the file's path.")
+    return Path(os.path.expanduser(place))  # noqa: PTH111 - pathlib's own raises where there is no home folder
+
+
+def catalogue_folder() -> Path | None:
+    """Where `tally rates update` puts a newer catalogue; None where the environment names no data folder."""
+    from tallystick.ledger.paths import default_path
+
+    try:
+        return default_path(os.environ).parent / "catalogue"
+    except ConfigError:
+        return None
+
+
+def _history(
+    ledger: Ledger | None, provider: str, model: str, agent: str | None
+) -> tuple[Sequence[int], tuple[str, ...]]:
+    """The output tokens of a call site's latest calls, and a note where the ledger cannot be read."""
+    if ledger is not None:
+        return _answers(ledger, provider, model, agent), ()
+    if not ledger_path().exists():
+        return (), ()
+    try:
+        with open(read_only=True) as held:
+            return _answers(held, provider, model, agent), ()
+    except LedgerError as error:
+        return (), (f"no history: {error.what}",)
 
 
 def _answers(ledger: Ledger, provider: str, model: str, agent: str | None) -> list[int]:
@@ -229,9 +314,19 @@ def instant(at: datetime | None) -> datetime:
     rates in different places."""
     if at is None:
         return now()
+    if not isinstance(at, datetime):
+        raise InputError(f"{at!r} is not an instant.", todo="Use a datetime with a time zone, such as UTC.")
     if at.tzinfo is None:
         raise InputError(f"{at.isoformat()} has no time zone.", todo="Use an aware datetime, such as UTC.")
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise InputError(f"{at.isoformat()} is outside the calendar.") from None
+
+
+def _plain(usage: RawUsage | SdkUsage) -> RawUsage:
+    dump = None if isinstance(usage, Mapping | list | tuple | type) else getattr(usage, "model_dump", None)
+    return cast("RawUsage", dump() if callable(dump) else usage)
 
 
 def _provider(name: str | None) -> str | None:
@@ -239,13 +334,24 @@ def _provider(name: str | None) -> str | None:
 
 
 def _books() -> tuple[Config, Catalog]:
-    path = find_config(os.environ, Path.cwd())
-    stat = None if path is None else path.stat()
-    stamp = None if stat is None else (str(path), stat.st_mtime_ns, stat.st_size)
-    return _read_books(stamp, *(os.environ.get(name) for name in ("TALLY_CONFIG", "TALLY_LEDGER", "TALLY_TIMEZONE")))
+    folder = catalogue_folder()
+    update = None if folder is None else folder / "snapshot.sha256"
+    stamps = [_stamp(find_config(os.environ, Path())), _stamp(update)]
+    return _read_books(*stamps, *(os.environ.get(name) for name in ("TALLY_CONFIG", "TALLY_LEDGER", "TALLY_TIMEZONE")))
+
+
+def _stamp(path: Path | None) -> object:
+    """What changes when a file does; None where there is none."""
+    try:
+        stat = None if path is None else path.stat()
+    except OSError:
+        stat = None
+    return None if stat is None else (str(path), stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=4)
-def _read_books(*_stamp: object) -> tuple[Config, Catalog]:
-    config = load_config(os.environ, Path.cwd())
-    return config, Catalog.bundled().with_user(config.rates)
+def _read_books(*stamps: object) -> tuple[Config, Catalog]:
+    config = load_config(os.environ, Path())
+    folder = catalogue_folder() if stamps[1] is not None else None
+    listed = Catalog.bundled() if folder is None else Catalog.newest(folder)
+    return config, listed.with_user(config.rates)

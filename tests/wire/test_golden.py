@@ -42,10 +42,16 @@ def test_the_api_is_found_from_provider_and_keys(case):
 
 
 @pytest.mark.parametrize("case", LOGS, ids=lambda case: case["name"])
-def test_logs_are_unsupported_and_say_so(case):
+def test_lines_of_logs_are_one_call(case):
+    reading = read_usage(case["api"], case["usage"], case.get("context"))
+    assert reading.fault is None
+    assert billed(reading.usage, case) == sorted(Decimal(part["qty"]) for part in case["components"])
+
+
+def test_logs_without_a_reader_say_so():
     with pytest.raises(UnsupportedApi, match="no reader for log-shaped payloads yet") as caught:
-        read_usage(case["api"], case["usage"])
-    assert caught.value.api == case["api"]
+        read_usage("log.amp", [])
+    assert caught.value.api == "log.amp"
 
 
 def test_contexts_of_the_cases():

@@ -7,9 +7,7 @@ profile's area, a fine-tune's own row. What none of these reach is unknown and s
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -66,7 +64,9 @@ class Found(msgspec.Struct, frozen=True):
     context: Mapping[str, str]
 
 
-class _Resolved(msgspec.Struct, frozen=True):
+class Resolved(msgspec.Struct, frozen=True):
+    """A name taken to its row, whatever the instant. See `Found`."""
+
     provider: str
     model: str
     row: ModelRow
@@ -78,12 +78,12 @@ class _Resolved(msgspec.Struct, frozen=True):
 class Catalog:
     """Rate cards by model and instant. Immutable, apart from rows it has decoded and names it has resolved before.
 
-    `snapshot` is the catalogue file's bytes, `user` the user's own cards, which win over it. Raises CatalogError when
-    the bytes are not a catalogue.
+    `snapshot` is the catalogue file's bytes, `user` the user's own cards, which win over it; `sha256` is the hash of
+    the bytes where it is known already. Raises CatalogError when the bytes are not a catalogue.
     """
 
-    def __init__(self, snapshot: bytes, user: Iterable[RateCard] = ()) -> None:
-        self.sha256 = hashlib.sha256(snapshot).hexdigest()
+    def __init__(self, snapshot: bytes, user: Iterable[RateCard] = (), sha256: str | None = None) -> None:
+        self.sha256 = sha256 or digest(snapshot)
         try:
             self._data = msgspec.json.decode(snapshot, type=Snapshot)
         except msgspec.DecodeError as error:
@@ -92,17 +92,26 @@ class Catalog:
             raise CatalogError(f"The rate catalogue has schema {self._data.schema}; this version reads {SCHEMA}.")
         self._user = tuple(user)
         self._rows: dict[tuple[str, str], ModelRow] = {}
-        self._resolved: dict[tuple[str, str | None], _Resolved] = {}
+        self._resolved: dict[tuple[str, str | None], Resolved] = {}
 
     @classmethod
     def bundled(cls) -> Catalog:
         """The catalogue that came with the package; read once."""
         return _bundled()
 
+    @classmethod
+    def newest(cls, folder: Path) -> Catalog:
+        """The updated catalogue in `folder` where there is one, its hash matches and it is newer than the bundled one;
+        else the bundled one."""
+        data = read_update(folder)
+        if data is None or built_on(data) <= _bundled().built_at:
+            return _bundled()
+        return cls(data)
+
     def with_user(self, cards: Iterable[RateCard]) -> Catalog:
         """The same catalogue with the user's own cards on top."""
         other = copy.copy(self)
-        other._user, other._resolved = tuple(cards), {}
+        other._user, other._resolved = tuple(cards), {}  # noqa: SLF001 - of our own kind
         return other
 
     @property
@@ -159,7 +168,7 @@ class Catalog:
         """Every card of a model, in time order. Raises as `find` does."""
         return self.resolve(model, provider).row.cards
 
-    def resolve(self, model: str, provider: str | None = None) -> _Resolved:
+    def resolve(self, model: str, provider: str | None = None) -> Resolved:
         """The row that a name means, whatever the instant. Raises UnknownModelError."""
         key = (model, provider)
         held = self._resolved.get(key)
@@ -172,16 +181,23 @@ class Catalog:
         return held
 
     def nearest(self, ref: ModelRef, count: int = 3) -> tuple[str, ...]:
-        """Up to `count` known names that look most like the reference, for an error message."""
-        places = [ref.provider] if ref.provider in self._data.models else [*self.providers()]
-        names: dict[str, None] = {}
-        for place in places:
-            names.update(dict.fromkeys(self._data.models.get(place or "", ())))
-            names.update(dict.fromkeys(self._data.aliases.get(place or "", ())))
-        names.update(dict.fromkeys(card.model.lower() for card in self._user))
-        return tuple(difflib.get_close_matches(ref.id, names, count, 0.0))
+        """Up to `count` known names that look most like the reference, for an error message: each model once, and of
+        two that are as near the one that its maker sells."""
+        from tallystick.catalog.nearest import nearest
 
-    def _by_user(self, ref: ModelRef) -> _Resolved | None:
+        places = [ref.provider] if ref.provider in self._data.models else [*self.providers()]
+        names: dict[str, tuple[int, str]] = {}
+        for rank, place in enumerate(places):
+            for name in self._data.models.get(place or "", ()):
+                names.setdefault(name, (rank, name))
+            for name, model in self._data.aliases.get(place or "", {}).items():
+                names.setdefault(name, (rank, model))
+        if ref.fine_tune_of is None:
+            names = {name: known for name, known in names.items() if not name.startswith("ft:")}
+        names.update((card.model.lower(), (0, card.model.lower())) for card in self._user)
+        return nearest(ref.id, names, count)
+
+    def _by_user(self, ref: ModelRef) -> Resolved | None:
         names = (ref.id, ref.text.strip().lower())
         cards = [card for card in self._user if card.model.lower() in names and _bills(card.provider, ref.provider)]
         if not cards:
@@ -189,10 +205,11 @@ class Catalog:
         below = self._by_rule(ref)
         row = ModelRow() if below is None else below.row
         provider = ref.provider or cards[0].provider or ("other:user" if below is None else below.provider)
-        row = msgspec.structs.replace(row, cards=_layered(cards, row.cards))
-        return _Resolved(provider, cards[0].model.lower(), row, ref, "user", _said(ref))
+        owned = [msgspec.structs.replace(card, provider=provider) for card in cards]
+        row = msgspec.structs.replace(row, cards=_layered(owned, row.cards))
+        return Resolved(provider, cards[0].model.lower(), row, ref, "user", _said(ref))
 
-    def _by_rule(self, ref: ModelRef) -> _Resolved | None:
+    def _by_rule(self, ref: ModelRef) -> Resolved | None:
         places = self.providers() if ref.provider is None else (ref.provider,)
         for name, rule in ref.candidates():
             for place in places:
@@ -201,7 +218,7 @@ class Catalog:
                     continue
                 model, row, how = found
                 if rule == "exact" or row.dated:
-                    return _Resolved(place, model, row, ref, how if rule == "exact" else rule, _said(ref))
+                    return Resolved(place, model, row, ref, how if rule == "exact" else rule, _said(ref))
         if ref.fine_tune_of is not None:
             return self._fine_tune(ref, places)
         if ref.suffix == FREE_SUFFIX:
@@ -217,24 +234,26 @@ class Catalog:
                     return model, row, how
         return None
 
-    def _fine_tune(self, ref: ModelRef, places: Iterable[str]) -> _Resolved | None:
+    def _fine_tune(self, ref: ModelRef, places: Iterable[str]) -> Resolved | None:
         """A fine-tuned id has a row of its own (`ft:<base>`); the base model's price never stands in for it."""
         for place in places:
             found = self._row_named(place, ref.fine_tune_of or "", ref)
             if found is not None:
-                return _Resolved(place, found[0], found[1], ref, "fine-tune", _said(ref))
+                return Resolved(place, found[0], found[1], ref, "fine-tune", _said(ref))
         return None
 
-    def _free(self, ref: ModelRef) -> _Resolved | None:
+    def _free(self, ref: ModelRef) -> Resolved | None:
         """A `:free` id of a known model costs nothing, by the provider's own rule for that suffix."""
         base = ref.id.removesuffix(f":{FREE_SUFFIX}")
         found = self._row_named(ref.provider or "", base, ref)
         if found is None:
             return None
         rates = {kind: Rate(_ZERO) for card in found[1].cards for kind in card.rates}
-        card = RateCard(ref.provider or "", ref.id, rates, source="the :free suffix", status="reviewed", catalogue=self.sha256)
+        card = RateCard(
+            ref.provider or "", ref.id, rates, source="the :free suffix", status="reviewed", catalogue=self.sha256
+        )
         row = msgspec.structs.replace(found[1], cards=(card,))
-        return _Resolved(ref.provider or "", ref.id, row, ref, "free", _said(ref))
+        return Resolved(ref.provider or "", ref.id, row, ref, "free", _said(ref))
 
 
 def _spellings(provider: str, name: str, ref: ModelRef) -> tuple[str, ...]:
@@ -260,17 +279,21 @@ def _said(ref: ModelRef) -> Mapping[str, str]:
 
 
 def _layered(user: list[RateCard], listed: tuple[RateCard, ...]) -> tuple[RateCard, ...]:
-    """The user's cards first, newest first, so that they win wherever they hold; the catalogue's cover the rest."""
-    newest = sorted(user, key=lambda card: (card.valid_from is not None, card.valid_from), reverse=True)
-    return (*newest, *listed)
+    """The user's cards first, newest first and of one instant the last one written, so that they win wherever they
+    hold; the catalogue's cover the rest."""
+    dated = sorted((card.valid_from, place, card) for place, card in enumerate(user) if card.valid_from is not None)
+    always = [card for card in user if card.valid_from is None]
+    return (*[card for _, _, card in reversed(dated)], *reversed(always), *listed)
 
 
-def _no_card(model: str, resolved: _Resolved, at: datetime) -> MissingRateError:
+def _no_card(model: str, resolved: Resolved, at: datetime) -> MissingRateError:
     cards = resolved.row.cards
     todo = f"Set it yourself: tally rates set {model} --input USD --output USD (per million tokens)."
     money = "Its cost is unknown, not zero."
     if not cards:
-        return MissingRateError(f"{model!r} is known at {resolved.provider}, but no source states its rate.", money=money, todo=todo)
+        return MissingRateError(
+            f"{model!r} is known at {resolved.provider}, but no source states its rate.", money=money, todo=todo
+        )
     spans = ", ".join(f"{_day(card.valid_from) or 'the beginning'} to {_day(card.valid_to) or 'now'}" for card in cards)
     return MissingRateError(f"No rate of {model!r} holds on {at:%Y-%m-%d}; known: {spans}.", money=money, todo=todo)
 
@@ -279,11 +302,45 @@ def _day(instant: datetime | None) -> str:
     return "" if instant is None else f"{instant:%Y-%m-%d}"
 
 
+SNAPSHOT: Final = "snapshot.json"
+HASH: Final = "snapshot.sha256"
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of a snapshot, hexadecimal."""
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def built_on(data: bytes) -> str:
+    """The day a snapshot was built, `YYYY-MM-DD`, from its first bytes; empty for anything else."""
+    head, mark, rest = data[:64].partition(b'"built_at":"')
+    return rest[:10].decode("ascii", "replace") if mark and head.startswith(b"{") else ""
+
+
+def read_update(folder: Path) -> bytes | None:
+    """The snapshot that was installed in a folder, or None when there is none or its hash does not match."""
+    try:
+        stated = (folder / HASH).read_text(encoding="ascii").split()
+        data = (folder / SNAPSHOT).read_bytes()
+    except (OSError, ValueError):
+        return None
+    return data if stated[:1] == [digest(data)] else None
+
+
+def bundled_path() -> Path:
+    """The file of the catalogue that came with the package."""
+    # importlib.resources would cost a command line more time than reading the file does.
+    return Path(__file__).with_name(SNAPSHOT)
+
+
 @functools.cache
 def _bundled() -> Catalog:
-    # importlib.resources would cost a command line more time than reading the file does.
     try:
-        data = Path(__file__).with_name("snapshot.json").read_bytes()
+        data = bundled_path().read_bytes()
+        # A test compares the hash that is kept beside the file; computing it costs each command some milliseconds.
+        stated = bundled_path().with_name(HASH).read_text(encoding="ascii").split()
     except OSError as error:
         raise CatalogError(f"The rate catalogue is missing: {error}.", todo="Reinstall tallystick.") from None
-    return Catalog(data)
+    return Catalog(data, sha256=stated[0] if stated else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -14,6 +15,7 @@ from tallystick import __version__
 from tallystick.errors import TallyError
 
 MAIN = {
+    "scan": "What your coding agents have used, from their own logs.",
     "report": "What was spent, by model, run or tag.",
     "price": "What a call costs, line by line.",
     "compare": "One text across models, or two prompts on one model.",
@@ -24,7 +26,11 @@ MORE = {
     "explain": "The whole pipeline on one text, stage by stage.",
     "estimate": "What a call will cost before it is made.",
     "record": "Write a call into the ledger.",
-    "log": "The calls in the ledger, newest first.",
+    "log": "The latest calls in the ledger.",
+    "reconcile": "A provider's own report against the ledger.",
+    "export": "The calls in the ledger as CSV, JSON lines or Parquet.",
+    "ledger": "Look after the ledger: verify, backup, restore, compact, info.",
+    "mcp": "Answer an agent's questions about cost (read-only).",
 }
 INTERRUPTED = 130
 
@@ -68,11 +74,15 @@ class Verbs(click.Group):
 @click.group(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog='Example: tally price gpt-4o --input 1000 --output 100',
+    invoke_without_command=True,
+    epilog="Every command has --help with an example.\n\nExample: tally price gpt-4o --input 1000 --output 100",
 )
 @click.version_option(__version__, prog_name="tally")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Exact, live, enforceable cost tracking for LLM and agent applications."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -85,12 +95,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code; no error reaches the user as a traceback."""
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="tally", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        complain(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("tally: interrupted.", err=True)
@@ -99,19 +110,37 @@ def run(argv: Sequence[str] | None = None) -> int:
         click.echo(f"tally: {printable(str(error))}", err=True)
         return error.exit_code
     except BrokenPipeError:
-        # The reader went away (`tally log | head`): leave quietly, and keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader went away (`tally log | head`): that is how it says that it has seen enough.
+        abandon_output()
         return 0
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"tally: {error.strerror or error}{where}. Nothing was written.", err=True)
+        abandon_output()
+        where = f" ({printable(str(error.filename))})" if error.filename else ""
+        click.echo(f"tally: {error.strerror or error}{where}. The output is not complete.", err=True)
         return 1
 
 
+def complain(error: click.ClickException) -> None:
+    """A mistake on the command line, in one or two lines on standard error."""
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        click.echo(context.get_usage(), err=True)
+    click.echo(f"tally: {printable(error.format_message())}", err=True)
+    if context is not None:
+        click.echo(f"Try '{context.command_path} --help'.", err=True)
+
+
+def abandon_output() -> None:
+    """Keeps the interpreter from writing, and complaining, again when it closes its output at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def printable(text: str) -> str:
-    """Text from elsewhere, safe for a terminal: control characters are shown as escapes, newlines stay."""
+    """Text from elsewhere, safe for a terminal: control and format characters are shown as escapes, newlines stay."""
+    if text.isprintable():
+        return text
+    whole = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(
-        char if char == "\n" or (char.isprintable() and char not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text.encode("utf-8", "replace").decode("utf-8")
-    )  # fmt: skip
+        char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in whole
+    )

@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tallystick import front
-from tallystick.cli.shared import json_option, model_option, say_json, text_chunks
-from tallystick.errors import TextError
+from tallystick.cli import printable
+from tallystick.cli.shared import Source, given_text, json_option, model_option, read_json, say_json
+from tallystick.errors import InputError
+
+if TYPE_CHECKING:
+    from tallystick.tokens.count import Count
 
 PATIENCE = 1.0
 """Seconds before a progress bar appears."""
@@ -21,55 +26,73 @@ PATIENCE = 1.0
 @click.command("count", epilog="Example: tally count --model gpt-4o --file book.txt")
 @click.argument("text", required=False)
 @click.option("-f", "--file", "source", metavar="FILE", help="Count a file of any size; - for standard input.")
+@click.option("--messages", metavar="FILE", help="Count a JSON list of chat messages, with what the chat format adds.")
 @model_option
 @json_option
-def command(text: str | None, source: str | None, model: str, as_json: bool) -> None:
+def command(text: str | None, source: str | None, messages: str | None, model: str, as_json: bool) -> int:
     """How many tokens a text has, with that model's own tokenizer, and how sure that is."""
-    if text == "-" and source is None:
-        text, source = None, "-"
-    if (text is None) == (source is None):
-        raise TextError("Give one text: as an argument, as --file FILE, or as - for standard input.")
-    if text is not None:
-        count = front.count(text, model)
+    code = 0
+    if messages is not None:
+        if text is not None or source is not None:
+            raise click.UsageError("Give a text or --messages, not both.")
+        count = front.count(read_messages(messages), model)
+    elif source is not None or text == "-":
+        if text not in (None, "-"):
+            raise click.UsageError("Give a text or --file, not both.")
+        count, code = count_file(source or "-", model)
     else:
-        from tallystick.tokens.count import count_chunks
-
-        with progress_bar(source or "-") as advance:
-            count = count_chunks(text_chunks(source or "-", advance), model)
+        count = front.count(given_text(text, None)[0], model)
     if as_json:
-        say_json({
-            "model": model, "tokens": count.tokens, "low": count.low, "high": count.high, "method": count.method,
-            "encoding": count.encoding, "basis": count.basis, "bytes": count.bytes,
-        })  # fmt: skip
-        return
+        say_json({"model": model, **count.to_json()})
+        return code
     click.echo(str(count))
-    if count.low != count.high:
-        click.echo(f"between {count.low:,} and {count.high:,}: {count.basis}")
+    if not count.exact:
+        click.echo(printable(count.basis))
+    return code
+
+
+def read_messages(source: str) -> list[dict[str, object]]:
+    """Chat messages from a JSON file. Raises InputError for anything but a list of objects."""
+    value = read_json(source)
+    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+        raise InputError(f"{source} is not a list of messages.", todo='Write [{"role": "user", "content": "..."}].')
+    return value
+
+
+def count_file(name: str, model: str) -> tuple[Count, int]:
+    """The count of a file of any size, and the exit code that its bytes deserve."""
+    from tallystick.tokens.count import count_chunks
+
+    source = Source(name)
+    with progress_bar(name) as advance:
+        count = count_chunks(source.chunks(advance), model)
+    return count, source.remark()
 
 
 @contextmanager
 def progress_bar(source: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error that appears after a second, where that is a terminal; yields its advance."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _size: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    started, done = time.monotonic(), 0
+    path = Path(source)
+    total = path.stat().st_size if source != "-" and path.is_file() else None
+    bar = None
 
-    size = Path(source).stat().st_size if source != "-" and Path(source).is_file() else None
-    bar = Progress(
-        TextColumn("counting"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=Console(stderr=True)
-    )
-    task = bar.add_task("count", total=size)
-    started = time.monotonic()
-
-    def advance(bytes_read: int) -> None:
-        bar.advance(task, bytes_read)
-        if not bar.live.is_started and time.monotonic() - started > PATIENCE:
-            bar.start()
+    def advance(size: int) -> None:
+        nonlocal bar, done
+        done += size
+        if bar is None and time.monotonic() - started > PATIENCE:
+            bar = click.progressbar(length=total or done, label="counting", file=sys.stderr, show_eta=total is not None)
+            bar.update(done - size)
+        if bar is not None:
+            if total is None:
+                bar.length = done
+            bar.update(size)
 
     try:
         yield advance
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        if bar is not None:
+            bar.render_finish()

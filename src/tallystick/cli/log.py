@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 
 import click
 
 from tallystick import front
-from tallystick.cli.shared import Instant, json_option, pairs, show_table
+from tallystick.cli.shared import WHEN, json_option, pairs, parse_instant, reading_ledger, show_table
 from tallystick.core.attribution import Tags
+from tallystick.core.periods import zone
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.query import Query
 
@@ -19,28 +19,33 @@ DEFAULT_LIMIT = 50
 @click.command("log", epilog="Example: tally log --since monday --tag user=ada")
 @click.option("--all", "everything", is_flag=True, help="Every call, not only the last 50.")
 @click.option("-n", "--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="How many.")
-@click.option("--since", type=Instant(), help="From this instant on.")
-@click.option("--until", type=Instant(), help="Up to before this instant.")
+@click.option("--since", metavar="WHEN", help=f"From then on: {WHEN}. Days are the ledger's.")
+@click.option("--until", metavar="WHEN", help="Up to before then.")
 @click.option("-m", "--model", help="Only this model.")
+@click.option("--provider", help="Only this provider.")
 @click.option("--run", "run_id", help="Only this run.")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Only calls with this tag.")
 @json_option
 def command(
     everything: bool,
     limit: int,
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     model: str | None,
+    provider: str | None,
     run_id: str | None,
     tags: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """The calls in the ledger, oldest first; with --json one object a line."""
-    query = Query(
-        since=since, until=until, model=model, run_id=run_id, tags=Tags(pairs(tags, "--tag")),
-        limit=None if everything else limit, newest_first=not everything,
-    )  # fmt: skip
-    with front.open(read_only=True) as ledger:
+    """The latest calls in the ledger, oldest first; with --json one object a line."""
+    with reading_ledger() as ledger:
+        edges = [
+            None if text is None else parse_instant(text, front.now(), zone(ledger.zone)) for text in (since, until)
+        ]
+        query = Query(
+            since=edges[0], until=edges[1], model=model, provider=provider, run_id=run_id,
+            tags=Tags(pairs(tags, "--tag")), limit=None if everything else limit, newest_first=not everything,
+        )  # fmt: skip
         if as_json and everything:
             # A whole ledger may not fit in memory: it is printed as it is read.
             for entry in ledger.read(query):
@@ -53,14 +58,14 @@ def command(
         for entry in entries:
             click.echo(json.dumps(entry.to_json(), ensure_ascii=False))
     elif not entries:
-        click.echo("No calls. Write one: tally record gpt-4o --input 1000 --output 100")
+        click.echo("No calls.")
     else:
         show(entries)
 
 
 def show(entries: list[Entry]) -> None:
     """A row per call."""
-    columns = [("when (UTC)", "left"), ("model", "left"), ("in", "right"), ("out", "right"), ("cost", "right"),
+    columns = [("when (UTC)", "left"), ("model", "left"), ("input", "right"), ("output", "right"), ("cost", "right"),
                ("quality", "left"), ("status", "left"), ("for", "left")]  # fmt: skip
     show_table("", columns, [row(entry) for entry in entries])
 
@@ -74,8 +79,8 @@ def row(entry: Entry) -> list[str]:
     return [
         f"{entry.started_at:%Y-%m-%d %H:%M:%S}",
         entry.model,
-        "?" if usage is None else f"{usage.input_tokens:,}",
-        "?" if usage is None else f"{usage.output_tokens:,}",
+        "unknown" if usage is None else f"{usage.input_tokens:,}",
+        "unknown" if usage is None else f"{usage.output_tokens:,}",
         ("unknown" if entry.amount is None else str(entry.amount)) + owed,
         entry.quality,
         entry.status,

@@ -12,8 +12,18 @@ import click
 
 from tallystick import front
 from tallystick.cli import printable
-from tallystick.cli.shared import Dollars, Function, Instant, json_option, provider_option, read_json, say_json, show_table
-from tallystick.config import config_dir, find_config, parse_config, read_text, user_card, with_rate
+from tallystick.cli.shared import (
+    Dollars,
+    Function,
+    Instant,
+    json_option,
+    pairs,
+    provider_option,
+    read_json,
+    say_json,
+    show_table,
+)
+from tallystick.config import parse_config, read_text, target, user_card, with_rate, write_text
 from tallystick.core.models import parse_model, provider_id
 
 if TYPE_CHECKING:
@@ -23,15 +33,35 @@ DAYS_A_WEEK = 7
 SET_KINDS = ("input", "output", "cache_read", "cache_write", "reasoning", "audio_input", "audio_output", "requests")
 
 
-@click.group("rates", epilog="Example: tally rates show gpt-4o")
-def command() -> None:
+class Parts(click.Group):
+    """The commands about rates; those that compare and rebuild the catalogue are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them, in the order of use."""
+        del ctx
+        return ["show", "set", "check", "diff", "update"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name in ("diff", "update"):
+            from tallystick.cli import updates
+
+            return updates.diff if cmd_name == "diff" else updates.update
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group("rates", cls=Parts, invoke_without_command=True, epilog="Example: tally rates show gpt-4o")
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """The rate catalogue: what each model costs, since when, and from which source."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @command.command("show", epilog="Example: tally rates show gpt-4o --at 2025-06-01")
 @click.argument("model")
 @provider_option
-@click.option("--at", type=Instant(), help="The rates of this instant (default: now).")
+@click.option("--at", type=Instant(), metavar="WHEN", help="The rates of this instant. [default: now]")
 @click.option("--history", is_flag=True, help="Every card of the model, not only the one in force.")
 @json_option
 def show(model: str, provider: str | None, at: datetime | None, history: bool, as_json: bool) -> None:
@@ -68,10 +98,14 @@ def show_card(card: RateCard) -> None:
     for factor in card.multipliers:
         when = " ".join(f"{key}={value}" for key, value in factor.when)
         click.echo(printable(f"x {factor.factor} {factor.name} when {when}"))
-    for kind, other in card.fallbacks.items():
-        if kind not in card.rates and other in card.rates:
-            click.echo(f"{kind} at the rate of {other}")
-    click.echo(printable(f"source: {card.source} ({card.status}{', ' + card.retrieved_at if card.retrieved_at else ''})"))
+    lent = [
+        f"{kind} as {other}" for kind, other in card.fallbacks.items() if kind not in card.rates and other in card.rates
+    ]
+    if lent:
+        click.echo(f"without a rate of their own: {', '.join(lent)}")
+    click.echo(
+        printable(f"source: {card.source} ({card.status}{', ' + card.retrieved_at if card.retrieved_at else ''})")
+    )
     if card.note:
         click.echo(printable(f"note: {card.note}"))
 
@@ -113,25 +147,33 @@ def rate_options(function: Function) -> Function:
 @command.command("set", epilog="Example: tally rates set my-model --input 10 --output 30")
 @click.argument("model")
 @rate_options
+@click.option("--rate", "others", multiple=True, metavar="KIND=USD", help="Any other kind of usage, or fee:NAME.")
 @provider_option
-@click.option("--from", "since", type=Instant(), help="From when it holds (default: always).")
-def set_(model: str, provider: str | None, since: datetime | None, **usd: Decimal | None) -> None:
-    """Your own rates for a model, in your configuration. They win over the catalogue's."""
+@click.option("--from", "since", type=Instant(), metavar="WHEN", help="From when it holds. [default: always]")
+def set_(
+    model: str, others: tuple[str, ...], provider: str | None, since: datetime | None, **usd: Decimal | None
+) -> None:
+    """Your own rates for a model, in your configuration. Where they hold they stand alone: nothing of the catalogue's
+    card is mixed in. Set them again with --from to change them from a day on."""
     parse_model(model, provider)
     biller = "" if provider is None else provider_id(provider)
-    card = user_card(model, {kind: value for kind, value in usd.items() if value is not None}, provider=biller, since=since)
-    path = find_config(os.environ, Path.cwd()) or config_dir(os.environ) / "config.toml"
-    text = with_rate(read_text(path) if path.is_file() else "", card)
+    given = {kind: value for kind, value in usd.items() if value is not None}
+    for kind, text in pairs(others, "--rate").items():
+        given[kind.replace("-", "_")] = Dollars().convert(text, None, click.get_current_context())
+    card = user_card(model.strip(), given, provider=biller, since=since)
+    path = target(os.environ, Path())
+    text = read_text(path) if path.is_file() else ""
     parse_config(text, path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = path.with_suffix(".toml.new")
-    scratch.touch(mode=0o600)
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
-    click.echo(f"{printable(model)} now costs what you set; written to {path}.")
+    changed = with_rate(text, card)
+    parse_config(changed, path)
+    write_text(path, changed)
+    begin = "" if since is None else f" from {since:%Y-%m-%d %H:%M} UTC"
+    click.echo(f"{printable(model)} now has your own rates{begin}; written to {path.absolute()}.")
 
 
-@command.command("check", epilog="Example: tally rates check my-cases.json")
+@command.command(
+    "check", short_help="Price a file of cases whose cost is known.", epilog="Example: tally rates check my-cases.json"
+)
 @click.argument("source", metavar="CASES.json")
 @json_option
 def check(source: str, as_json: bool) -> int:
@@ -147,6 +189,11 @@ def check(source: str, as_json: bool) -> int:
         return code
     for verdict in verdicts:
         if verdict.result != AGREE:
-            click.echo(printable(f"{verdict.result:<12}{verdict.name}: expected {verdict.expected}, ours {verdict.ours}; {verdict.reason}"))
-    click.echo(f"{len(verdicts)} cases: " + ", ".join(f"{number} {result}" for result, number in tally.items()))
+            expected, ours = (
+                "unknown" if amount is None else str(amount) for amount in (verdict.expected, verdict.ours)
+            )
+            row = f"{verdict.result:<12}{verdict.name}: expected {expected}, ours {ours}; {verdict.reason}"
+            click.echo(printable(row))
+    many = "1 case" if len(verdicts) == 1 else f"{len(verdicts)} cases"
+    click.echo(f"{many}: " + ", ".join(f"{number} {result}" for result, number in tally.items()))
     return code

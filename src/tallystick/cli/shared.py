@@ -4,32 +4,49 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
 
 import click
 
+from tallystick import front
 from tallystick.cli import printable
 from tallystick.errors import InputError, TextError
 
+if TYPE_CHECKING:
+    from tallystick.ledger.ledger import Ledger
+
+    InstantType = click.ParamType[datetime]
+    DollarsType = click.ParamType[Decimal]
+else:
+    # Older versions of click have no parameter here.
+    InstantType = DollarsType = click.ParamType
+
 CHUNK: Final = 1 << 20
 WHOLE_LIMIT: Final = 1 << 28
-"""Texts that a verb needs whole stop here (256 MB); counting alone has no limit."""
+"""Texts that a verb needs whole stop here (256 M characters); counting alone has no limit."""
+
+UNPRICED: Final = 3
+INCOMPLETE: Final = 4
+MOST_DOLLARS: Final = 1_000_000_000
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+AGES: Final = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+WHEN: Final = "2026-11-01, 2026-11-01T12:00:00Z, today, monday or 7d"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON value for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
 model_option = click.option("-m", "--model", default="gpt-4o", show_default=True, help="The model's id.")
 provider_option = click.option("--provider", help="Who bills, where the model's name does not say.")
 
 
-class Instant(click.ParamType[datetime]):
-    """A point in time: `2026-11-01`, `2026-11-01T12:00:00Z`, `today`, `yesterday`, a weekday, or an age such as `7d`."""
+class Instant(InstantType):
+    """A point in time: `2026-11-01`, `2026-11-01T12:00:00Z`, `today`, `yesterday`, a weekday, an age such as `7d`."""
 
     name = "when"
 
@@ -38,34 +55,38 @@ class Instant(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            return parse_instant(value, datetime.now(UTC))
-        except ValueError as error:
+            return parse_instant(value, front.now())
+        except InputError as error:
             self.fail(str(error), param, ctx)
 
 
-def parse_instant(text: str, now: datetime) -> datetime:
-    """The instant a word, an age or an RFC 3339 text means, seen from `now`. Raises InputError."""
+def parse_instant(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
+    """The instant, in UTC, that a word, an age or an RFC 3339 text means, seen from `now`. Days begin at midnight of
+    `zone`, and a time without a zone is one of its clocks. Raises InputError."""
     word = text.strip().lower()
-    midnight = datetime.combine(now.date(), time(), UTC)
-    if word in ("now", "today", "yesterday"):
-        return {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}[word]
-    if word in WEEKDAYS:
-        return midnight - timedelta(days=(now.weekday() - WEEKDAYS.index(word)) % 7)
-    units = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
-    if word[:-1].isdigit() and word[-1:] in units and len(word) < 8:
-        return now - timedelta(seconds=int(word[:-1]) * units[word[-1]])
+    today = now.astimezone(zone).date()
     try:
+        if word == "now":
+            return now
+        if word in ("today", "yesterday"):
+            return _midnight(today - timedelta(days=word == "yesterday"), zone)
+        if word in WEEKDAYS:
+            return _midnight(today - timedelta(days=(today.weekday() - WEEKDAYS.index(word)) % 7), zone)
+        if word[-1:] in AGES and word[:-1].isascii() and word[:-1].isdigit():
+            return now - timedelta(seconds=int(word[:-1]) * AGES[word[-1]])
         if len(word) == len("2026-11-01"):
-            return datetime.combine(date.fromisoformat(word), time(), UTC)
+            return _midnight(date.fromisoformat(word), zone)
         instant = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise InputError(
-            f"{text!r} is not a date.", todo="Write 2026-11-01, 2026-11-01T12:00:00Z, today, monday or 7d."
-        ) from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InputError(f"{text[:60]!r} is not a date.", todo=f"Write {WHEN}.") from None
 
 
-class Dollars(click.ParamType[Decimal]):
+def _midnight(day: date, zone: tzinfo) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+class Dollars(DollarsType):
     """An amount of dollars as exact decimal text."""
 
     name = "usd"
@@ -76,8 +97,8 @@ class Dollars(click.ParamType[Decimal]):
             amount = Decimal(str(value).strip().removeprefix("$"))
         except InvalidOperation:
             self.fail(f"{value!r} is not a number of dollars.", param, ctx)
-        if not amount.is_finite() or amount < 0:
-            self.fail(f"{value!r} must be zero or more.", param, ctx)
+        if not amount.is_finite() or not 0 <= amount <= MOST_DOLLARS:
+            self.fail(f"{value!r} must be from zero to a billion dollars.", param, ctx)
         return amount
 
 
@@ -86,9 +107,70 @@ def say_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def warn(text: str) -> None:
+    """A sentence on standard error."""
+    click.echo(f"tally: {printable(text)}", err=True)
+
+
+class Source:
+    """The bytes of a file, or of standard input (`-`), as text in pieces.
+
+    Bytes that are not UTF-8 become replacement characters; `replaced` counts them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.replaced = 0
+
+    def chunks(self, progress: Callable[[int], None] | None = None) -> Iterator[str]:
+        """The text in pieces, in memory that does not grow; `progress` is told of each piece's bytes. Raises
+        TextError."""
+        decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        first = True
+        with open_bytes(self.name) as stream:
+            while data := _read(stream, self.name):
+                if first and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise TextError(f"{self.name} is UTF-16.", todo="Convert it: iconv -f UTF-16 -t UTF-8 FILE")
+                first = False
+                if progress is not None:
+                    progress(len(data))
+                text = decoder.decode(data)
+                if "\ufffd" in text:
+                    self.replaced += max(0, text.count("\ufffd") - data.count("\ufffd".encode()))
+                yield text
+        rest = decoder.decode(b"", final=True)
+        self.replaced += len(rest)
+        yield rest
+
+    def whole(self) -> str:
+        """All of it. Raises TextError when it is too large to hold."""
+        pieces, size = [], 0
+        for piece in self.chunks():
+            size += len(piece)
+            if size > WHOLE_LIMIT:
+                raise TextError(f"{self.name} is too large for this command.", todo="tally count takes any size.")
+            pieces.append(piece)
+        return "".join(pieces)
+
+    def remark(self) -> int:
+        """Says on standard error what was replaced; the exit code that this deserves."""
+        if not self.replaced:
+            return 0
+        many = "1 place is" if self.replaced == 1 else f"{self.replaced:,} places are"
+        warn(
+            f"{self.name} is not all UTF-8 text: {many} counted as the replacement character. "
+            "Convert it for an exact count: iconv -f LATIN1 -t UTF-8 FILE"
+        )
+        return INCOMPLETE
+
+
 def open_bytes(source: str) -> BinaryIO:
     """A file's bytes, or standard input for `-`. Raises TextError with what to do."""
     if source == "-":
+        if sys.stdin is None:
+            raise TextError("There is no standard input.", todo="Give a text or a file.")
+        if sys.stdin.isatty():
+            click.echo("Reading from the terminal; end with Ctrl-D.", err=True)
         return sys.stdin.buffer
     path = Path(source)
     try:
@@ -96,54 +178,54 @@ def open_bytes(source: str) -> BinaryIO:
             raise TextError(f"{source} is a folder, not a file.", todo="Name a file, or - for standard input.")
         return path.open("rb")
     except FileNotFoundError:
-        raise TextError(f"There is no file {source}.", todo="Check the path; a text itself needs no --file.") from None
+        raise TextError(f"There is no file {source}.", todo="Check the path, or give - for standard input.") from None
     except OSError as error:
         raise TextError(f"{source} cannot be read: {error.strerror}.") from None
 
 
-def text_chunks(source: str, progress: Callable[[int], None] | None = None) -> Iterator[str]:
-    """A file's text in pieces, in memory that does not grow; bytes that are not UTF-8 become replacement characters.
-    `progress` is told of each piece's bytes."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    with open_bytes(source) as stream:
-        while data := stream.read(CHUNK):
-            if progress is not None:
-                progress(len(data))
-            yield decoder.decode(data)
-    yield decoder.decode(b"", final=True)
+def _read(stream: BinaryIO, name: str) -> bytes:
+    try:
+        return stream.read(CHUNK)
+    except OSError as error:
+        raise TextError(f"{name} cannot be read: {error.strerror}.") from None
 
 
-def whole_text(text: str | None, source: str | None, default: str | None = None) -> str:
-    """The text given as an argument, from a file or from standard input (`-`). Raises TextError when there is none or
-    it is too large to hold."""
-    if text is not None and text != "-" and source is None:
-        return text
-    if source is None and text != "-":
-        if default is not None:
-            return default
-        raise TextError("There is no text.", todo="Give it as an argument, as --file FILE, or as - for standard input.")
-    pieces, size = [], 0
-    for piece in text_chunks(source or "-"):
-        size += len(piece)
-        if size > WHOLE_LIMIT:
-            raise TextError(f"{source} is too large for this command.", todo="`tally count` takes files of any size.")
-        pieces.append(piece)
-    return "".join(pieces)
+def given_text(text: str | None, source: str | None) -> tuple[str, int]:
+    """The text given as an argument, from a file or from standard input (`-`), and the exit code that its bytes
+    deserve. Raises TextError when there is none, or two."""
+    if text == "-" and source is None:
+        text, source = None, "-"
+    if (text is None) == (source is None):
+        raise TextError("Give one text: as an argument, as --file FILE, or as - for standard input.")
+    if text is not None:
+        return text, 0
+    file = Source(source or "-")
+    return file.whole(), file.remark()
 
 
 def read_json(source: str) -> Any:
     """A JSON value from a file or standard input; numbers keep their decimal text. Raises InputError with the place of
     the mistake."""
     with open_bytes(source) as stream:
-        data = stream.read()
+        data = stream.read(WHOLE_LIMIT + 1)
+    if len(data) > WHOLE_LIMIT:
+        raise InputError(f"{source} is too large to be read as one JSON value.")
     try:
-        return json.loads(data, parse_float=Decimal)
+        return json.loads(data, parse_float=Decimal, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise InputError(f"{source} is not UTF-8 text.", todo="Save it as UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{source} is not valid JSON: {error}.") from None
+        raise InputError(f"{source} is not valid JSON: {error}.", todo="Correct it at that place.") from None
     except RecursionError:
         raise InputError(f"{source} is nested too deeply.") from None
+    except ValueError as error:
+        # Python refuses integers of thousands of digits, and we refuse NaN and Infinity.
+        what = str(error) if "JSON" in str(error) else "it has thousands of digits"
+        raise InputError(f"{source} holds a number that makes no sense: {what}.", todo="Correct it.") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def pairs(values: tuple[str, ...], what: str) -> dict[str, str]:
@@ -157,33 +239,35 @@ def pairs(values: tuple[str, ...], what: str) -> dict[str, str]:
     return found
 
 
-def show_table(title: str, columns: list[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people. `columns` are (heading, "left" or "right"); cells are text, never markup. Where output is not
-    a terminal the table keeps its natural width, so that nothing is cut from a file."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def reading_ledger() -> Ledger:
+    """The ledger in force, to be read. Before the first call there is none: then an empty one, and a remark."""
+    path = front.ledger_path()
+    if path.exists():
+        return front.open(read_only=True)
+    warn(f"there is no ledger at {path} yet; the first call that is recorded makes it.")
+    return front.open(":memory:")
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=10_000)
-    grid = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, justify in columns:
-        grid.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(grid)
+
+def coloured() -> bool:
+    """Whether standard output is a terminal that wants colours."""
+    return (
+        sys.stdout is not None
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+    )
 
 
 def call_options(function: Function) -> Function:
     """The options that say what a usage does not: when, who billed, which tier, batch, other context."""
     options = (
         provider_option,
-        click.option("--at", type=Instant(), help="When the call was made (default: now)."),
-        click.option("--tier", help="Service tier: flex, priority, ..."),
+        click.option("--at", type=Instant(), metavar="WHEN", help=f"When the call was made: {WHEN}. [default: now]"),
+        click.option("--tier", help="The service tier that served it: flex, priority, ..."),
         click.option("--batch", is_flag=True, help="Made through a batch interface."),
-        click.option("-c", "--context", multiple=True, metavar="NAME=VALUE", help="Other context, e.g. data_residency=eu."),
+        click.option(
+            "-c", "--context", multiple=True, metavar="NAME=VALUE", help="Other context, e.g. data_residency=eu."
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -198,3 +282,13 @@ def call_context(tier: str | None, batch: bool, context: tuple[str, ...]) -> dic
     if batch:
         given["processing"] = "batch"
     return given
+
+
+def show_table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people. `columns` are (heading, "left" or "right"). See `tables.table_lines`."""
+    from tallystick.cli.tables import table_lines, terminal_width
+
+    if title:
+        click.echo(printable(title))
+    for line in table_lines(columns, rows, terminal_width(), bold=coloured()):
+        click.echo(line)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tallystick.core.money import Money
+from tallystick.core.money import Money, divide_half_even
 from tallystick.core.pricing import price
 from tallystick.core.usage import Usage
 from tallystick.errors import InputError, TallyError, UnpricedError
+from tallystick.metering.rating import missing_rate
 from tallystick.tokens.count import Count, count_text
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HEADING: Final = re.compile(r"^(?:#{1,6}[ \t]+(?P<title>[^\n]+)|<(?P<tag>[A-Za-z][\w-]*)>)[ \t]*$", re.MULTILINE)
 _OPENING: Final = "(opening)"
+_MANY: Final = 1_000_000
 
 
 class ModelCost(msgspec.Struct, frozen=True):
@@ -50,7 +52,7 @@ class ModelCost(msgspec.Struct, frozen=True):
         return {
             "model": self.model,
             "provider": self.provider,
-            "input_tokens": _count_json(self.count),
+            "input_tokens": self.count.to_json(),
             "output_tokens": self.output_tokens,
             "cost": None if self.cost is None else self.cost.to_json(),
             "per_call": None if self.per_call is None else self.per_call.to_json(),
@@ -62,15 +64,21 @@ class ModelCost(msgspec.Struct, frozen=True):
 
 class Section(msgspec.Struct, frozen=True):
     """A part of a prompt, from one heading or tag to the next, and its tokens. Sections are counted apart, so they may
-    add up to a few tokens more than the whole."""
+    add up to a few tokens more than the whole; `cost` is theirs at the whole prompt's rate, None where it has none."""
 
     title: str
     tokens: int
+    cost: Money | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The section as plain JSON values."""
+        return {"title": self.title, "tokens": self.tokens, "cost": _money_json(self.cost)}
 
 
 class PromptDifference(msgspec.Struct, frozen=True):
     """Two prompts on one model. `saved_tokens` and `saved` are what B saves over A (negative when B is longer);
-    `break_even_output` is how many more output tokens of B cost as much as it saves; None where output has no rate."""
+    `break_even_output` is how many more output tokens cost as much as the shorter one saves (rounded down); None where
+    there is no rate, and `problem` then says why."""
 
     model: str
     a: Count
@@ -80,6 +88,7 @@ class PromptDifference(msgspec.Struct, frozen=True):
     a_sections: tuple[Section, ...]
     b_sections: tuple[Section, ...]
     break_even_output: int | None
+    problem: UnpricedError | None = None
 
     @property
     def saved_tokens(self) -> int:
@@ -99,22 +108,25 @@ class PromptDifference(msgspec.Struct, frozen=True):
         better, count = ("B", self.saved_tokens) if self.saved_tokens > 0 else ("A", -self.saved_tokens)
         head = f"{better} saves {count:,} input token{'s' if count != 1 else ''}"
         if self.break_even_output is None:
-            return f"{head}; without a rate for output there is no break-even."
+            return f"{head}; without a rate for both there is no break-even."
+        if self.break_even_output == 0:
+            return f"{head}; that is less than one output token costs."
         more = self.break_even_output
-        return f"{head}; {more:,} more output token{'s' if more != 1 else ''} cost the same."
+        return f"{head}; {more:,} more output {'token costs' if more == 1 else 'tokens cost'} the same."
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
         return {
             "model": self.model,
-            "a": {"tokens": _count_json(self.a), "cost": _money_json(self.a_cost),
-                  "sections": msgspec.to_builtins(self.a_sections)},
-            "b": {"tokens": _count_json(self.b), "cost": _money_json(self.b_cost),
-                  "sections": msgspec.to_builtins(self.b_sections)},
+            "a": {"tokens": self.a.to_json(), "cost": _money_json(self.a_cost),
+                  "sections": [section.to_json() for section in self.a_sections]},
+            "b": {"tokens": self.b.to_json(), "cost": _money_json(self.b_cost),
+                  "sections": [section.to_json() for section in self.b_sections]},
             "saved_tokens": self.saved_tokens,
             "saved": _money_json(self.saved),
             "break_even_output_tokens": self.break_even_output,
             "verdict": self.verdict,
+            "problem": None if self.problem is None else str(self.problem),
         }  # fmt: skip
 
 
@@ -137,7 +149,8 @@ def compare_models(
             continue
         usage = Usage(input=count.tokens, output=output_tokens)
         cost = price(usage, found.card, at=at, context=found.context)
-        rows.append(ModelCost(model, found.provider, count, output_tokens, cost, calls))
+        problem = missing_rate(cost, model) if cost.unpriced else None
+        rows.append(ModelCost(model, found.provider, count, output_tokens, cost, calls, problem))
     return tuple(rows)
 
 
@@ -145,35 +158,43 @@ def compare_prompts(a: str, b: str, model: str, catalog: Catalog, at: datetime) 
     """Two prompts on one model: tokens and input cost of each, by section, and the break-even in output tokens. The
     model's rate is optional: without it the costs are None."""
     counts = count_text(a, model), count_text(b, model)
-    costs: list[Money | None] = [None, None]
-    break_even = None
     try:
         found = catalog.find(model, at=at)
-    except UnpricedError:
-        pass
-    else:
-        priced = [price(Usage(input=c.tokens), found.card, at=at, context=found.context) for c in counts]
-        costs = [cost.amount for cost in priced]
-        one = price(Usage(output=1_000_000), found.card, at=at, context=found.context).amount
-        if one and costs[0] is not None and costs[1] is not None:
-            break_even = abs(costs[0].pico - costs[1].pico) * 1_000_000 // one.pico
-    return PromptDifference(
-        model, *counts, costs[0], costs[1], sections(a, model), sections(b, model), break_even
-    )
+    except UnpricedError as error:
+        parts = sections(a, model), sections(b, model)
+        return PromptDifference(model, *counts, None, None, *parts, None, error)
+    costs = [price(Usage(input=count.tokens), found.card, at=at, context=found.context) for count in counts]
+    parts = sections(a, model, costs[0]), sections(b, model, costs[1])
+    amounts = [cost.amount for cost in costs]
+    # An answer is priced with the prompt it follows: above a context threshold it costs more.
+    usage = Usage(input=min(counts[0].tokens, counts[1].tokens), output=_MANY)
+    whole = price(usage, found.card, at=at, context=found.context)
+    out = next((line.pico for line in whole.lines if line.kind == "output"), None)
+    problem = missing_rate(whole, model) if whole.unpriced else None
+    break_even = None
+    if out and amounts[0] is not None and amounts[1] is not None:
+        break_even = abs(amounts[0].pico - amounts[1].pico) * _MANY // out
+    return PromptDifference(model, *counts, amounts[0], amounts[1], *parts, break_even, problem)
 
 
-def sections(text: str, model: str) -> tuple[Section, ...]:
-    """The parts of a prompt that begin with a Markdown heading or a tag alone on its line, each with its tokens."""
+def sections(text: str, model: str, cost: Cost | None = None) -> tuple[Section, ...]:
+    """The parts of a prompt that begin with a Markdown heading or a tag alone on its line, each with its tokens, priced
+    as the input of the whole prompt's `cost` is."""
     starts = [(match.start(), match["title"] or f"<{match['tag']}>") for match in _HEADING.finditer(text)]
     if not starts or starts[0][0] > 0:
         starts.insert(0, (0, _OPENING))
     ends = [start for start, _ in starts[1:]] + [len(text)]
     parts = [(title.strip(), text[start:end]) for (start, title), end in zip(starts, ends, strict=True)]
-    return tuple(Section(title, count_text(part, model).tokens) for title, part in parts if part.strip())
-
-
-def _count_json(count: Count) -> dict[str, Any]:
-    return {"tokens": count.tokens, "low": count.low, "high": count.high, "method": count.method, "basis": count.basis}
+    priced = next((line.priced for line in cost.lines), None) if cost is not None else None
+    found = []
+    for title, part in parts:
+        if part.strip():
+            tokens = count_text(part, model).tokens
+            share = None
+            if priced is not None:
+                share = Money(divide_half_even(tokens * priced.numerator, priced.denominator))
+            found.append(Section(title, tokens, share))
+    return tuple(found)
 
 
 def _money_json(amount: Money | None) -> dict[str, str] | None:

@@ -50,7 +50,7 @@ class Spent(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """One line: the cost, the calls, and what is not in it."""
         gaps = f"; not in it: {self.gaps}" if self.gaps else ""
-        return f"{self.cost} for {self.calls:,} calls{gaps}"
+        return f"{cost_words(self.total)} for {self.calls:,} {'call' if self.calls == 1 else 'calls'}{gaps}"
 
 
 def spend(
@@ -64,26 +64,41 @@ def spend(
     per: Period | None = None,
 ) -> Spent:
     """Sums the calls from `since` to before `until` that have all the tags, in groups by dimensions or tag names and by
-    calendar period. Raises InputError for a grouping that makes no sense, LedgerError when the ledger cannot be read."""
+    calendar period. Raises InputError for a grouping that makes no sense, LedgerError where the ledger fails."""
     query = Query(since=since, until=until, model=model, tags=Tags(tags))
     whole = ledger.total(query)[0]
     rows = tuple(ledger.total(query, tuple(by), per)) if by or per is not None else ()
     return Spent(whole, rows)
 
 
+def known_cost(total: Total) -> Money | None:
+    """What a group of calls cost as far as known; None when nothing of it is known, which is not zero."""
+    return None if total.unpriced and not total.cost else total.cost
+
+
+def cost_words(total: Total) -> str:
+    """`$0.0035`, `at least $0.0035` where calls without a price are left out, or `unknown`."""
+    known = known_cost(total)
+    if known is None:
+        return "unknown"
+    return f"at least {known}" if total.unpriced or total.lower_bound else str(known)
+
+
 def total_json(total: Total) -> dict[str, Any]:
-    """A sum as plain JSON values."""
+    """A sum as plain JSON values; `cost` is null where nothing of it is known."""
+    known = known_cost(total)
     return {
         "group": total.group,
         "start": None if total.start is None else rfc3339(total.start),
         "end": None if total.end is None else rfc3339(total.end),
         "calls": total.calls,
         "refused": total.refused,
-        "cost": total.cost.to_json(),
+        "cost": None if known is None else known.to_json(),
         "not_owed": total.not_owed.to_json(),
         "usage": dict(total.usage),
         "unpriced": total.unpriced,
         "estimated": total.estimated,
         "lower_bound": total.lower_bound,
         "unknown": total.unknown,
+        "complete": total.complete,
     }

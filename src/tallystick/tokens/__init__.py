@@ -11,7 +11,7 @@ Importing this room loads no tokenizer; the first count does.
 
 from tallystick.tokens.calibration import Calibration, content_class
 from tallystick.tokens.chat import count_messages
-from tallystick.tokens.count import Count, count_text
+from tallystick.tokens.count import Count, count_chunks, count_text
 from tallystick.tokens.encodings import Encoding, decode, encoding, encoding_for
 from tallystick.tokens.media import audio_tokens, image_size, image_tokens, pdf_tokens
 from tallystick.tokens.stream import StreamCounter
@@ -23,6 +23,7 @@ __all__ = [
     "StreamCounter",
     "audio_tokens",
     "content_class",
+    "count_chunks",
     "count_messages",
     "count_text",
     "decode",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 from tallystick.errors import InputError
 from tallystick.tokens.calibration import Calibration, content_class, default_ratio, yardstick
@@ -19,6 +19,9 @@ tokenizer, counted with another and corrected by a learned ratio, estimated."""
 
 # Whole tokens added to both sides of an estimate: ratios say little about a text of three words.
 _SLACK: Final = 3
+
+# Characters that are estimated in one go when a text comes in pieces.
+_PART: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,24 @@ class Count:
     def exact(self) -> bool:
         """Whether the number is known, not estimated."""
         return self.method in METHODS[:3]
+
+    def __str__(self) -> str:
+        """`7, exact (o200k_base)`, or `about 12, estimate (9 to 16)`."""
+        if self.low == self.high:
+            return f"{self.tokens:,}, {self.method}" + (f" ({self.encoding})" if self.encoding else "")
+        return f"about {self.tokens:,}, {self.method} ({self.low:,} to {self.high:,})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The count as plain JSON values."""
+        return {
+            "tokens": self.tokens,
+            "low": self.low,
+            "high": self.high,
+            "method": self.method,
+            "encoding": self.encoding,
+            "basis": self.basis,
+            "bytes": self.bytes,
+        }
 
     def __add__(self, other: Count) -> Count:
         """Both together: sums of values and bounds, the less sure of the two methods and its basis."""
@@ -91,13 +112,7 @@ def count_text(text: str, model: str, calibration: Calibration | None = None) ->
     size = utf8_length(text)
     row = find("encodings", "model", model)
     if row is not None:
-        name: str = row["encoding"]
-        tokens = encoding(name).count(text)
-        if not row.get("assumed", False):
-            return Count(tokens, tokens, tokens, "exact", name, f"counted with {name}, the tokenizer of {model}", size)
-        low, high = row["bounds"]
-        why = f"counted with {name}; that {model} uses it is assumed, its maker does not say so"
-        return _bounded(tokens, (tokens * low, tokens * high), "estimate", why, size)
+        return _counted(encoding(row["encoding"]).count(text), row, model, size)
     kind = content_class(text)
     ours = encoding(yardstick()).count(text)
     learned = calibration.ratio(model, kind) if calibration is not None else None
@@ -116,3 +131,53 @@ def _bounded(likely: float, bounds: tuple[float, float], method: Method, basis: 
     low = max(1, min(tokens, math.floor(bounds[0]) - _SLACK))
     high = max(tokens, min(ceiling, math.ceil(bounds[1]) + _SLACK))
     return Count(tokens, low, high, method, None, basis, size)
+
+
+def count_chunks(chunks: Iterable[str], model: str, calibration: Calibration | None = None) -> Count:
+    """The tokens of a text that comes in pieces, in memory that does not grow with it.
+
+    Where the model's tokenizer is known the count is that of the whole text, however it was cut. Elsewhere each part of
+    a million characters is estimated by itself, and values and bounds are added up.
+    """
+    row = find("encodings", "model", model)
+    if row is None:
+        parts = [count_text(part, model, calibration) for part in _parts(chunks)]
+        if len(parts) < 2:
+            return parts[0] if parts else count_text("", model, calibration)
+        whole = total(parts)
+        return replace(
+            whole, basis=f"{len(parts)} parts of the text, each estimated by itself; the last: {parts[-1].basis}"
+        )
+    size = 0
+
+    def measured() -> Iterator[str]:
+        nonlocal size
+        for chunk in chunks:
+            size += utf8_length(chunk)
+            yield chunk
+
+    tokens = encoding(row["encoding"]).count_stream(measured())
+    return _counted(tokens, row, model, size)
+
+
+def _parts(chunks: Iterable[str]) -> Iterator[str]:
+    waiting: list[str] = []
+    length = 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        length += len(chunk)
+        if length >= _PART:
+            yield "".join(waiting)
+            waiting, length = [], 0
+    if length:
+        yield "".join(waiting)
+
+
+def _counted(tokens: int, row: Mapping[str, Any], model: str, size: int) -> Count:
+    """A count made with the tokenizer that a row of the data names."""
+    name: str = row["encoding"]
+    if not row.get("assumed", False):
+        return Count(tokens, tokens, tokens, "exact", name, f"counted with {name}, the tokenizer of {model}", size)
+    low, high = row["bounds"]
+    why = f"counted with {name}; that {model} uses it is assumed, its maker does not say so"
+    return _bounded(tokens, (tokens * low, tokens * high), "estimate", why, size)

@@ -10,6 +10,7 @@ from tallystick.core.usage import Usage
 from tallystick.errors import UsageError
 from tallystick.wire import anthropic, bedrock, cohere, compatible, gemini, openai
 from tallystick.wire.format import Format
+from tallystick.wire.logs import claude_code, codex
 from tallystick.wire.partition import Count
 from tallystick.wire.reading import Reading
 
@@ -30,6 +31,8 @@ FORMATS: Final[Mapping[str, Format]] = {
     **bedrock.FORMATS,
     **cohere.FORMATS,
     **compatible.FORMATS,
+    **claude_code.FORMATS,
+    **codex.FORMATS,
     OWN: Format((), dict[str, Count], dict[str, Count], _own, _own, ((),)),
 }
 """How to read each API."""

@@ -1,0 +1,142 @@
+"""tally ledger: look after the ledger's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tallystick import front
+from tallystick.cli import printable
+from tallystick.cli.shared import json_option, say_json
+from tallystick.errors import InputError
+
+WRONG = 1
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+yes_option = click.option("--yes", is_flag=True, help="Without asking.")
+
+
+@click.group("ledger", epilog="Example: tally ledger verify")
+def command() -> None:
+    """Look after the ledger's file: verify, backup, restore, compact, info."""
+
+
+@command.command("verify", epilog="Example: tally ledger verify")
+@json_option
+def verify(as_json: bool) -> int:
+    """Recompute every sum and hash from the calls, and say what differs. Exit code 1 when anything does."""
+    from tallystick.ledger.upkeep import facts, verify_file
+
+    path = front.ledger_path()
+    wrong = verify_file(path)
+    number = facts(path).calls
+    if as_json:
+        say_json({"path": str(path), "calls": number, "differences": wrong})
+    elif wrong:
+        for sentence in wrong:
+            click.echo(printable(sentence))
+        click.echo(f"{printable(str(path))}: {_number(len(wrong), 'difference')}. Restore a backup, or report this.")
+    else:
+        click.echo(f"{printable(str(path))}: {_number(number, 'call')}, everything agrees.")
+    return WRONG if wrong else 0
+
+
+@command.command("backup", epilog="Example: tally ledger backup ledger-2026-11.db")
+@click.argument("file", metavar="FILE")
+@yes_option
+def backup(file: str, yes: bool) -> None:
+    """Copy the ledger to FILE, in its state of one instant, while others go on using it."""
+    from tallystick.ledger.upkeep import backup as copy
+    from tallystick.ledger.upkeep import facts
+
+    target = Path(file).expanduser()
+    _free(target, yes=yes, what="file")
+    path = front.ledger_path()
+    size = copy(path, target)
+    number = facts(target).calls
+    click.echo(
+        f"Copied {_number(number, 'call')} from {printable(str(path))} to {printable(str(target))}, {_size(size)}."
+    )
+
+
+@command.command("restore", epilog="Example: tally ledger restore ledger-2026-11.db --yes")
+@click.argument("file", metavar="FILE")
+@yes_option
+def restore(file: str, yes: bool) -> None:
+    """Put a backup in the ledger's place, after verifying it. The ledger that stood there is kept beside it."""
+    from tallystick.ledger.upkeep import facts
+    from tallystick.ledger.upkeep import restore as put_back
+
+    copy, path = Path(file).expanduser(), front.ledger_path()
+    if not copy.is_file():
+        raise InputError(f"There is no file {printable(str(copy))}.", todo="Name a backup.")
+    _free(path, yes=yes, what="ledger")
+    kept = put_back(copy, path, now=front.now())
+    found = facts(path)
+    click.echo(
+        f"Verified {printable(str(copy))} and put it in place: {printable(str(path))} now holds "
+        f"{_number(found.calls, 'call')}, {_size(found.size)}."
+    )
+    if kept is not None:
+        click.echo(f"The ledger that stood there is kept as {printable(str(kept))}, {_size(kept.stat().st_size)}.")
+
+
+@command.command("compact", epilog="Example: tally ledger compact")
+def compact() -> None:
+    """Rewrite the file without gaps. No call, sum or correction changes; others may go on reading."""
+    from tallystick.ledger.upkeep import compact as rewrite
+
+    path = front.ledger_path()
+    before, after = rewrite(path)
+    click.echo(f"Compacted {printable(str(path))}: {_size(before)} before, {_size(after)} now.")
+
+
+@command.command("info", epilog="Example: tally ledger info --json")
+@json_option
+def info(as_json: bool) -> None:
+    """Where the ledger is, how large, and what is in it."""
+    from tallystick.ledger.upkeep import facts
+
+    found = facts(front.ledger_path())
+    if as_json:
+        say_json(found.to_json())
+        return
+    span = (
+        "none"
+        if found.first is None or found.last is None
+        else f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC"
+    )
+    lines = {
+        "path": printable(found.path),
+        "size": _size(found.size),
+        "time zone": found.zone,
+        "schema": str(found.schema),
+        "calls": f"{found.calls:,} ({span})",
+        "corrections": f"{found.corrections:,}",
+        "seen twice": f"{found.joined:,} (the same call from another source)",
+        "written by": f"{_number(found.writers, 'writer')} in {_number(found.batches, 'batch', 'batches')}",
+    }
+    for name, text in lines.items():
+        click.echo(f"{name:<12}{text}")
+
+
+def _free(target: Path, *, yes: bool, what: str) -> None:
+    """Raises InputError for a file that exists, unless it may be replaced."""
+    if not yes and target.exists() and (target.is_dir() or target.stat().st_size):
+        raise InputError(
+            f"There is a {what} at {printable(str(target))} already.",
+            money="Nothing was changed.",
+            todo="Add --yes to replace it.",
+        )
+
+
+def _size(number: int) -> str:
+    amount, unit = float(number), 0
+    while amount >= 1000 and unit < len(UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.1f} {UNITS[unit]}" if unit else f"{number} bytes"
+
+
+def _number(count: int, what: str, many: str = "") -> str:
+    return f"{count:,} {what if count == 1 else many or what + 's'}"

@@ -1,0 +1,1 @@
+"""What coding agents write into their logs: one sans-I/O reader per tool, from lines to calls."""
