@@ -3,6 +3,9 @@
 
 PYTHON ?= python3
 MODEL ?= gpt-4o
+EXAMPLE := benchmarks/data/prompt.txt
+REPLY := Twelve oak boards, three litres of linseed oil, delivery. 222.00 + 29.85 + 35.00 = 286.85: the sum is right.
+MODELS ?= gpt-4o,gpt-5.2,claude-sonnet-5,gemini-2.5-pro
 TEXT ?=
 ANSWER ?=
 VENV := .venv
@@ -41,8 +44,10 @@ $(VENV)/.tools: $(VENV)/.made $(PINS)
 	@$(PIP) install --constraint constraints.txt --editable . --group dev
 	@touch $(VENV)/.ready $@
 
-run: $(VENV)/.ready ## count and price a text, e.g. make run TEXT=prompt.txt MODEL=gpt-5
-	@$(BIN)/tally explain --model '$(MODEL)' $(if $(ANSWER),--answer '$(ANSWER)') $(if $(TEXT),--file '$(TEXT)')
+run: $(VENV)/.ready ## count and price a text, e.g. make run TEXT=prompt.txt MODEL=gpt-5.2
+	@$(BIN)/tally explain --model '$(MODEL)' --file '$(or $(TEXT),$(EXAMPLE))' $(if $(or $(ANSWER),$(if $(TEXT),,yes)),--answer '$(or $(ANSWER),$(REPLY))')
+	@echo; echo "The same text on other models, with an answer of 500 tokens:"
+	@$(BIN)/tally compare --models '$(MODELS)' '$(or $(TEXT),$(EXAMPLE))'
 
 test: $(VENV)/.tools ## all checks: ruff, mypy, tests, coverage of core and wire
 	@status=0; $(MAKE) --no-print-directory lint || status=1; \
