@@ -37,6 +37,7 @@ class Truth:
     days: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, tool: str, at: datetime, **kinds: int) -> None:
+        """Counts one call."""
         self.calls[tool] += 1
         self.days[tool, f"{at:%Y-%m-%d}"].update({kind: count for kind, count in kinds.items() if count})
 
@@ -70,6 +71,7 @@ class Maker:
         self.clock = BEGIN
 
     def text(self) -> str:
+        """Some text, on average as long as asked for."""
         if not self.padding:
             return "x"
         size = int(self.rng.expovariate(1 / self.padding)) + 1
@@ -77,20 +79,25 @@ class Maker:
         return (self.filler * (1 + size // len(self.filler)))[begin : begin + size]
 
     def tick(self, least: float = 0.5, most: float = 40) -> datetime:
+        """A little later."""
         self.clock += timedelta(milliseconds=int(1000 * self.rng.uniform(least, most)))
         return self.clock
 
     def hexes(self, count: int) -> str:
+        """Random hexadecimal digits."""
         return f"{self.rng.getrandbits(4 * count):0{count}x}"
 
     def uuid(self) -> str:
+        """A random id."""
         return f"{self.hexes(8)}-{self.hexes(4)}-4{self.hexes(3)}-a{self.hexes(3)}-{self.hexes(12)}"
 
     def uuid7(self, at: datetime) -> str:
+        """An id that holds its time."""
         time = f"{int(at.timestamp() * 1000):012x}"
         return f"{time[:8]}-{time[8:]}-7{self.hexes(3)}-a{self.hexes(3)}-{self.hexes(12)}"
 
     def chance(self, share: float) -> bool:
+        """True with this probability."""
         return self.rng.random() < share
 
 
@@ -100,6 +107,7 @@ class Claude(Maker):
     previous: tuple[str, list[bytes]] | None = None
 
     def usage(self) -> dict[str, object]:
+        """The usage of one response."""
         rng = self.rng
         short, long = (rng.randrange(4000), 0) if self.chance(0.7) else (0, rng.randrange(9000))
         return {
@@ -113,6 +121,7 @@ class Claude(Maker):
         }
 
     def line(self, kind: str, at: datetime, session: str, **more: object) -> dict[str, object]:
+        """A line of a transcript."""
         line = {
             "parentUuid": self.uuid(), "isSidechain": False, "userType": "external", "cwd": self.cwd,
             "sessionId": session, "version": self.version, "gitBranch": "main", "type": kind, "uuid": self.uuid(),
@@ -121,6 +130,7 @@ class Claude(Maker):
         return line | more
 
     def user(self, session: str, **more: object) -> bytes:
+        """A line without usage."""
         content = [{"type": "tool_result", "tool_use_id": f"toolu_{self.hexes(12)}", "content": self.text()}]
         return dump(self.line("user", self.tick(), session, message={"role": "user", "content": content}, **more))
 
@@ -150,6 +160,7 @@ class Claude(Maker):
         return lines
 
     def count(self, at: datetime | None, usage: dict[str, object]) -> None:
+        """Enters a response into the truth."""
         assert at is not None
         self.truth.add(
             "claude-code", at, input=usage["input_tokens"], cache_read=usage["cache_read_input_tokens"],
@@ -225,7 +236,9 @@ class Claude(Maker):
         """A side question: the main thread's last response again, under another request id."""
         agent = f"aside_{self.hexes(8)}"
         request = f"req_011{self.hexes(20)}"
-        lines = [dump(json.loads(line) | {"isSidechain": True, "agentId": agent, "requestId": request}) for line in last]
+        lines = [
+            dump(json.loads(line) | {"isSidechain": True, "agentId": agent, "requestId": request}) for line in last
+        ]
         lines += self.response(session, isSidechain=True, agentId=agent)
         return f".claude/projects/{folder}/{session}/subagents/agent-{agent}.jsonl", b"\n".join(lines) + b"\n"
 
@@ -236,18 +249,25 @@ class Codex(Maker):
     previous: tuple[str, list[dict[str, object]]] | None = None
 
     def item(self, kind: str, at: datetime, **payload: object) -> dict[str, object]:
+        """A line of a rollout."""
         return {"timestamp": stamp(at), "type": kind, "payload": payload}
 
     def counted(self, at: datetime, totals: dict[str, int], last: dict[str, int]) -> dict[str, object]:
+        """A token_count."""
         info = {"total_token_usage": dict(totals), "last_token_usage": dict(last), "model_context_window": 272_000}
         return self.item("event_msg", at, type="token_count", info=info, rate_limits={"primary": {"used_percent": 3.0}})
 
     def turn(self, lines: list[dict[str, object]], totals: dict[str, int]) -> None:
+        """One turn: a few responses with their counts."""
         rng = self.rng
         begun = self.tick()
         turn = self.uuid7(begun)
-        lines.append(self.item("event_msg", begun, type="task_started", turn_id=turn, started_at=int(begun.timestamp())))
-        lines.append(self.item("turn_context", begun, turn_id=turn, cwd="/home/ada/work/app", model=self.model, effort="high"))
+        lines.append(
+            self.item("event_msg", begun, type="task_started", turn_id=turn, started_at=int(begun.timestamp()))
+        )
+        lines.append(
+            self.item("turn_context", begun, turn_id=turn, cwd="/home/ada/work/app", model=self.model, effort="high")
+        )
         lines.append(self.item("event_msg", self.tick(), type="user_message", message=self.text()))
         for _ in range(rng.randrange(1, 8)):
             text = [{"type": "output_text", "text": self.text()}]
@@ -292,7 +312,9 @@ class Codex(Maker):
             parent, history = self.previous
             if how == "fork":
                 meta["forked_from_id"] = parent
-                copies = [old | {"timestamp": stamp(begun + timedelta(milliseconds=n // 4))} for n, old in enumerate(history)]
+                copies = [
+                    old | {"timestamp": stamp(begun + timedelta(milliseconds=n // 4))} for n, old in enumerate(history)
+                ]
             else:
                 meta["source"] = {"subagent": {"thread_spawn": {"parent_thread_id": parent, "depth": 1}}}
                 copies = list(history) if how == "agent" else []
@@ -318,6 +340,7 @@ class Others(Maker):
     """A few chats of Gemini CLI and messages of OpenCode."""
 
     def gemini(self) -> Iterator[tuple[str, bytes]]:
+        """Chats, as documents and as lines."""
         for number in range(4):
             session, messages = self.uuid(), []
             for _ in range(self.rng.randrange(2, 9)):
@@ -328,13 +351,31 @@ class Others(Maker):
                     "input": prompt, "output": output, "cached": cached, "thoughts": thoughts, "tool": 0,
                     "total": prompt + output + thoughts,
                 }  # fmt: skip
-                self.truth.add("gemini-cli", at, input=prompt - cached, cache_read=cached, output=output + thoughts, reasoning=thoughts)
-                message = {"id": self.uuid(), "timestamp": stamp(at), "type": "gemini", "content": self.text(), "model": "gemini-2.5-pro"}
+                self.truth.add(
+                    "gemini-cli",
+                    at,
+                    input=prompt - cached,
+                    cache_read=cached,
+                    output=output + thoughts,
+                    reasoning=thoughts,
+                )
+                message = {
+                    "id": self.uuid(),
+                    "timestamp": stamp(at),
+                    "type": "gemini",
+                    "content": self.text(),
+                    "model": "gemini-2.5-pro",
+                }
                 messages.append({"id": self.uuid(), "timestamp": stamp(at), "type": "user", "content": self.text()})
                 if number % 2:
                     messages.append(message | {"tokens": tokens | {"output": 0, "total": prompt + thoughts}})
                 messages.append(message | {"tokens": tokens})
-            head = {"sessionId": session, "projectHash": "abc", "startTime": stamp(self.clock), "lastUpdated": stamp(self.clock)}
+            head = {
+                "sessionId": session,
+                "projectHash": "abc",
+                "startTime": stamp(self.clock),
+                "lastUpdated": stamp(self.clock),
+            }
             if number % 2:
                 lines = [dump(head), *map(dump, messages), dump({"$set": {"lastUpdated": stamp(self.clock)}})]
                 yield f".gemini/tmp/app/chats/session-{number}.jsonl", b"\n".join(lines) + b"\n"
@@ -342,15 +383,22 @@ class Others(Maker):
                 yield f".gemini/tmp/app/chats/session-{number}.json", dump(head | {"messages": messages})
 
     def opencode(self, root: Path) -> None:
+        """A database with forks, and files of older versions."""
         folder = root / ".local/share/opencode"
         folder.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(folder / "opencode.db")
         connection.execute("CREATE TABLE session (id TEXT PRIMARY KEY, directory TEXT NOT NULL, title TEXT)")
         connection.execute("CREATE TABLE message (id TEXT PRIMARY KEY, session_id TEXT NOT NULL, data TEXT NOT NULL)")
-        connection.execute("INSERT INTO session VALUES ('ses_1', '/home/ada/work/app', 'x'), ('ses_2', '/home/ada/work/app', 'fork')")
+        connection.execute(
+            "INSERT INTO session VALUES ('ses_1', '/home/ada/work/app', 'x'), ('ses_2', '/home/ada/work/app', 'fork')"
+        )
         for number in range(12):
             at = self.tick()
-            reasoning, output, prompt = self.rng.randrange(50), self.rng.randrange(100, 900), self.rng.randrange(100, 9000)
+            reasoning, output, prompt = (
+                self.rng.randrange(50),
+                self.rng.randrange(100, 900),
+                self.rng.randrange(100, 9000),
+            )
             read, written = self.rng.randrange(9000), self.rng.randrange(900)
             created = int(at.timestamp() * 1000)
             message = {
@@ -361,17 +409,31 @@ class Others(Maker):
                     "reasoning": reasoning, "cache": {"read": read, "write": written},
                 },
             }  # fmt: skip
-            self.truth.add("opencode", at, input=prompt, cache_read=read, cache_write=written, output=output + reasoning, reasoning=reasoning)
+            self.truth.add(
+                "opencode",
+                at,
+                input=prompt,
+                cache_read=read,
+                cache_write=written,
+                output=output + reasoning,
+                reasoning=reasoning,
+            )
             connection.execute("INSERT INTO message VALUES (?, 'ses_1', ?)", (f"msg_{number}", json.dumps(message)))
             if number < 5:
-                connection.execute("INSERT INTO message VALUES (?, 'ses_2', ?)", (f"msg_fork{number}", json.dumps(message)))
+                connection.execute(
+                    "INSERT INTO message VALUES (?, 'ses_2', ?)", (f"msg_fork{number}", json.dumps(message))
+                )
             if number < 3:
                 old = folder / f"storage/message/ses_1/msg_{number}.json"
                 old.parent.mkdir(parents=True, exist_ok=True)
                 old.write_bytes(dump(message | {"id": f"msg_{number}", "sessionID": "ses_1"}))
         user = json.dumps({"role": "user", "time": {"created": 1}})
-        busy = json.dumps({"role": "assistant", "modelID": "m", "time": {"created": 5}, "tokens": {"input": 9, "output": 9}})
-        connection.execute("INSERT INTO message VALUES ('msg_user', 'ses_1', ?), ('msg_busy', 'ses_1', ?)", (user, busy))
+        busy = json.dumps(
+            {"role": "assistant", "modelID": "m", "time": {"created": 5}, "tokens": {"input": 9, "output": 9}}
+        )
+        connection.execute(
+            "INSERT INTO message VALUES ('msg_user', 'ses_1', ?), ('msg_busy', 'ses_1', ?)", (user, busy)
+        )
         connection.commit()
         connection.close()
 

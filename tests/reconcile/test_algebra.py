@@ -98,10 +98,10 @@ def pages():
     return {"object": "page", "data": buckets, "has_more": False}
 
 
-def laid(ledger, *reports, tolerance=Money(0)):
+def laid(ledger, *reports):
     files = [(f"page {number}", json.dumps(report).encode()) for number, report in enumerate(reports)]
     statements = read_reports(files, zone=ZoneInfo("UTC"))
-    return reconcile(statements, ledger, Catalog.bundled(), now=NOW, tolerance=tolerance)
+    return reconcile(statements, ledger, Catalog.bundled(), now=NOW, tolerance=Money(0))
 
 
 @settings(max_examples=60)

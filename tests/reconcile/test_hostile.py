@@ -1,11 +1,11 @@
 """Damaged and hostile reports give a sentence, never a traceback, and never a wrong match."""
 
 import json
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zoneinfo import ZoneInfo
 
 from tallystick.cli import run
 from tallystick.errors import InputError
@@ -23,12 +23,23 @@ def usage(**fields):
 
 
 def cost(value=1, currency="usd", **fields):
-    row = {"object": "organization.costs.result", "amount": {"value": value, "currency": currency}, "line_item": "m, input"}
+    row = {
+        "object": "organization.costs.result",
+        "amount": {"value": value, "currency": currency},
+        "line_item": "m, input",
+    }
     return page({**row, **fields})
 
 
 def anthropic(**fields):
-    row = {"currency": "USD", "amount": "1", "model": "m", "cost_type": "tokens", "token_type": "output_tokens", **fields}
+    row = {
+        "currency": "USD",
+        "amount": "1",
+        "model": "m",
+        "cost_type": "tokens",
+        "token_type": "output_tokens",
+        **fields,
+    }
     bucket = {"starting_at": "2026-10-01T00:00:00Z", "ending_at": "2026-10-02T00:00:00Z", "results": [row]}
     return {"data": [bucket], "has_more": False}
 
@@ -39,6 +50,7 @@ def raw(value):
 
 BAD = {
     "nothing": "",
+    "a page of nothing": '{"object": "page", "data": [], "has_more": false}',
     "spaces": " \n ",
     "not JSON": '{"data": [',
     "not a report": '{"data": [{"a": 1}]}',

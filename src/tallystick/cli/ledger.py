@@ -48,15 +48,14 @@ def verify(as_json: bool) -> int:
 def backup(file: str, yes: bool) -> None:
     """Copy the ledger to FILE, in its state of one instant, while others go on using it."""
     from tallystick.ledger.upkeep import backup as copy
-    from tallystick.ledger.upkeep import facts
 
     target = Path(file).expanduser()
     _free(target, yes=yes, what="file")
     path = front.ledger_path()
-    size = copy(path, target)
-    number = facts(target).calls
+    number = copy(path, target)
     click.echo(
-        f"Copied {_number(number, 'call')} from {printable(str(path))} to {printable(str(target))}, {_size(size)}."
+        f"Copied {_number(number, 'call')} from {printable(str(path))} to {printable(str(target))}, "
+        f"{_size(target.stat().st_size)}."
     )
 
 

@@ -77,6 +77,10 @@ def command(
         corrections = {"corrections": [one.to_json() for one in wanted], "appended": appended} if correct else {}
         say_json({"tz": tz, **found.to_json(), **corrections})
         return found.exit_code
+    if wanted and not appended:
+        # The rows were shown with the question.
+        click.echo("Nothing was appended.")
+        return found.exit_code
     if correct and not wanted:
         click.echo("No difference can be put down to calls, so there is nothing to correct.")
     elif appended:

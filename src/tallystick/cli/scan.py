@@ -52,7 +52,9 @@ def command(
     OpenCode into the ledger. Run it as often as you like: every call is entered once. Exit code 4 if something had to
     be left out."""
     if table is not None or export is not None:
-        return _import(table, export, pairs(columns, "--map"), owed=owed, as_json=as_json)
+        return _import(
+            table, export, pairs(tuple(part for text in columns for part in text.split(",")), "--map"), as_json=as_json
+        )
     if columns:
         raise click.UsageError("--map says what the columns of a --csv file are; there is no --csv.")
     from tallystick.capture.logs.scan import scan
@@ -173,8 +175,10 @@ def _show(found: Scan, totals: Mapping[str, Total], since: datetime | None) -> N
         click.echo("No logs of Claude Code, Codex, Gemini CLI or OpenCode were found.")
     else:
         owed = any(total.cost.pico for total in totals.values())
-        columns = [("tool", "left"), ("files", "right"), ("new calls", "right"), ("calls", "right"), ("tokens", "right"),
-                   ("API-equivalent", "right"), *([("owed", "right")] if owed else []), ("counted", "left")]  # fmt: skip
+        columns = [
+            ("tool", "left"), ("files", "right"), ("new calls", "right"), ("calls", "right"), ("tokens", "right"),
+            ("API-equivalent", "right"), *([("owed", "right")] if owed else []), ("counted", "left"),
+        ]  # fmt: skip
         show_table(
             "" if since is None else f"from {since:%Y-%m-%d %H:%M} UTC",
             columns,
@@ -214,7 +218,7 @@ def _left_out(tool: Scanned) -> list[str]:
     return [*lines, f"{tool.title}: {more:,} more were left out; --json names them."] if more > 0 else lines
 
 
-def _import(table: str | None, export: str | None, columns: Mapping[str, str], *, owed: bool, as_json: bool) -> int:
+def _import(table: str | None, export: str | None, columns: Mapping[str, str], *, as_json: bool) -> int:
     from tallystick.capture.imports.exports import import_export
     from tallystick.capture.imports.tables import import_table
 
@@ -222,9 +226,9 @@ def _import(table: str | None, export: str | None, columns: Mapping[str, str], *
         raise click.UsageError("Give --csv or --export, not both.")
     with front.open() as ledger:
         if table is not None:
-            done = import_table(Path(table), columns, ledger, front.catalog(), front.now(), owed=owed)
+            done = import_table(Path(table), columns, ledger, front.catalog(), front.now())
         else:
-            done = import_export(Path(str(export)), ledger, front.catalog(), front.now(), owed=owed)
+            done = import_export(Path(str(export)), ledger, front.catalog(), front.now())
     if as_json:
         say_json(done.to_json())
     else:
@@ -237,5 +241,7 @@ def _show_import(done: Imported) -> None:
     click.echo(f"{done.rows:,} rows: {written.new:,} calls entered, {written.known:,} were there already.")
     if written.joined:
         click.echo(f"{written.joined:,} had been seen by a client or a gateway; those entries stand.")
+    if done.stated is not None:
+        click.echo(f"The file says these cost {done.stated}; that is its own reckoning, the entries are priced by us.")
     for why, (count, first) in done.refused.items():
         click.echo(printable(f"{count:,} rows were left out, first {first}: {why}. They are not counted."))

@@ -98,8 +98,8 @@ def _changed(
             fields["tier"] = way.tier or "standard"
         words.append(way.words)
     prices = {kind: rate for fix in fixes if fix is not None for kind, rate in fix.prices.items()}
-    if prices:
-        lines = cost.lines if cost is not None else _unpriced(entry)
+    lines = cost.lines if cost is not None else _unpriced(entry)
+    if any(halves.classes.get(line.kind, line.kind) in prices for line in lines):
         cost = summed(billed_lines(lines, prices, halves.classes, "the provider's bill"), "reported")
         words.append(f"{', '.join(sorted(prices))} as billed")
     if cost is None or (

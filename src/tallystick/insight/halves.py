@@ -165,9 +165,12 @@ class Halves:
         if place.call is not None:
             return place.kind in self.counted
         covering = self._covering[place.start, place.end]
-        return any(place.kind in one.counted for one in covering) or (
-            place.kind in self._counted_here and place.kind not in self.counted
-        )
+        if any(place.kind in one.counted for one in covering):
+            return True
+        # A bill may give quantities of some of its lines only.
+        cell = self.cells.get(place)
+        silent = cell is not None and cell.there is None and cell.there_pico is not None
+        return place.kind in self._counted_here and place.kind not in self.counted and not silent
 
     def call_figure(self, call: str | None) -> Figure | None:
         """What the report says of a single call; None where it says nothing of single calls."""

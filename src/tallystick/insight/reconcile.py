@@ -287,6 +287,8 @@ class _Comparison:
             return cause, f"the report bills nothing for this; {ours}"
         if rate is None or (place.model is None and cause != "fee"):
             return cause, f"no one price explains the amount: several rates, a credit or a rounded figure; {ours}"
+        if not self._halves.states_quantity(place):
+            return cause, f"{rate_words(rate, place.kind)}, if the quantities agree (give the usage, too); {ours}"
         fix = self._fixes.get(place.group, Fix())
         self._fixes[place.group] = Fix(fix.way, {**fix.prices, place.kind: rate})
         return cause, f"billed at {rate_words(rate, place.kind)}; {ours}"

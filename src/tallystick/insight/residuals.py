@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tallystick.ledger.entry import Entry
 
 MAX_CANDIDATES: Final = 32
-_ROUND: Final = Context(prec=6, rounding=ROUND_HALF_EVEN)
+_DIGITS: Final = 4
+_ROUND: Final = Context(prec=_DIGITS, rounding=ROUND_HALF_EVEN)
 """A price per unit that somebody set has few digits; one that needs more is an average of several."""
 
 
@@ -121,13 +122,14 @@ class Trial:
 
 def round_price(pico: int, quantity: int, kind: str, tolerance: int) -> Rate | None:
     """The price per unit that makes `quantity` cost `pico` (within `tolerance`, both in picodollars), if it is one that
-    somebody could have set: six significant digits. Nothing billed is no price of zero."""
+    somebody could have set: four significant digits. Nothing billed is no price of zero."""
     if quantity <= 0 or pico <= 0:
         return None
     per = 1_000_000 if kind in TOKEN_KINDS or not kind.startswith("fee:") else 1
     exact = Fraction(pico * per, quantity * PICO_PER_USD)
     usd = _ROUND.divide(Decimal(exact.numerator), Decimal(exact.denominator))
-    if abs(Fraction(usd) * PICO_PER_USD * quantity / per - pico) > tolerance:
+    # An amount so small that the tolerance hides the digits of its price says nothing of it.
+    if abs(Fraction(usd) * PICO_PER_USD * quantity / per - pico) > min(tolerance, pico // 10**_DIGITS):
         return None
     return Rate(usd, per)
 

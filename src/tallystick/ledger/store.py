@@ -20,7 +20,6 @@ _T = TypeVar("_T")
 _OLDEST_SQLITE: Final = (3, 37, 0)
 _FIRST_PAUSE: Final = 0.0002
 _LONGEST_PAUSE: Final = 0.005
-_HEADER: Final = b"SQLite format 3\0"
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _WORDS: Final = {
@@ -35,10 +34,16 @@ _NOT_WRITTEN: Final = "Nothing of this was entered; what was there before is int
 
 
 def create(path: Path) -> None:
-    """Makes the folder (0700) and an empty file (0600) where there are none. Raises LedgerUnavailable."""
+    """Makes the folder (0700) and an empty file (0600) where there are none. Raises LedgerUnavailable.
+
+    A file that is there is left alone: POSIX drops all locks a process has on a file when any descriptor of it is closed,
+    SQLite's among them, and whoever exits next would take the ledger for unused.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
     except OSError as error:
         raise disk_trouble(path, error) from None
 
@@ -50,7 +55,10 @@ def connect(path: Path, *, read_only: bool, timeout: float) -> sqlite3.Connectio
         raise LedgerUnavailable(
             f"This Python has SQLite {sqlite3.sqlite_version}; the ledger needs 3.37 or newer.", todo="Update Python."
         )
-    _check_header(path)
+    if not path.exists():
+        raise LedgerUnavailable(
+            f"There is no ledger at {path}.", todo="The first call that is recorded makes it; or name another path."
+        )
     mode = "ro" if read_only else "rw"
     with explained(path):
         connection = sqlite3.connect(
@@ -116,16 +124,6 @@ def _trouble(path: Path, error: sqlite3.DatabaseError) -> LedgerError:
             todo="Check the usage of these calls.",
         )
     return LedgerError(f"The ledger {path} failed: {error}.", money=_NOT_WRITTEN, todo="Please report this.")
-
-
-def _check_header(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_HEADER))
-    except OSError as error:
-        raise disk_trouble(path, error) from None
-    if head and head != _HEADER:
-        raise _foreign(path, "is not a database")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, timeout: float) -> None:

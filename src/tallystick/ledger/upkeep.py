@@ -82,7 +82,7 @@ def verify_file(path: Path) -> list[str]:
 
 def backup(path: Path, target: Path) -> int:
     """Copies a ledger, in its state of one instant, while others go on writing to it; the copy appears when it is whole
-    and safe from a power cut. Returns its size in bytes. Raises LedgerError, InputError for a target that is the
+    and safe from a power cut. Returns the number of its calls. Raises LedgerError, InputError for a target that is the
     ledger itself."""
     if _same(path, target):
         raise InputError(f"{target} is the ledger itself.", todo="Name another file for the copy.")
@@ -91,6 +91,7 @@ def backup(path: Path, target: Path) -> int:
         with _reading(path) as source, explained(part), contextlib.closing(sqlite3.connect(part)) as copy:
             # In one step: in several it would begin anew whenever somebody writes.
             source.backup(copy)
+            number: int = copy.execute(_COUNTS["calls"]).fetchone()[0]
         _synced(part)
         with explained(target):
             part.replace(target)
@@ -98,7 +99,7 @@ def backup(path: Path, target: Path) -> int:
     finally:
         for rest in (part, _beside(part, "-wal"), _beside(part, "-shm")):
             rest.unlink(missing_ok=True)
-    return size_of(target)
+    return number
 
 
 def restore(copy: Path, path: Path, *, now: datetime) -> Path | None:
@@ -123,6 +124,12 @@ def restore(copy: Path, path: Path, *, now: datetime) -> Path | None:
             kept = _free_name(path, now)
             with explained(path):
                 path.replace(kept)
+                # A log left beside a damaged file would be taken for the new one's.
+                _beside(path, "-shm").unlink(missing_ok=True)
+                log = _beside(path, "-wal")
+                if log.exists() and log.stat().st_size:
+                    log.replace(_beside(kept, "-wal"))
+                log.unlink(missing_ok=True)
         with explained(path):
             fresh.replace(path)
             _synced(path.parent)

@@ -10,7 +10,7 @@ from tallystick.core.usage import is_kind
 from tallystick.errors import InputError, UsageError
 from tallystick.wire.formats import APIS, OWN
 
-_CHATS: Final = {
+CHATS: Final = {
     "openai": "openai.chat", "azure": "openai.chat", "mistral": "mistral.chat", "deepseek": "deepseek.chat",
     "groq": "groq.chat", "x-ai": "xai.chat", "openrouter": "openrouter.chat", "perplexity": "perplexity.chat",
     "together": "together.chat", "vllm": "vllm.chat",
@@ -65,7 +65,7 @@ def _candidates(biller: str, keys: frozenset[str], usage: Mapping[str, object]) 
     if keys & {"prompt_eval_count", "eval_count"}:
         return ["ollama.chat"]
     if "prompt_tokens" in keys:
-        chat = _CHATS.get(biller, "compatible.chat")
+        chat = CHATS.get(biller, "compatible.chat")
         return ["openai.embeddings" if chat == "openai.chat" and "completion_tokens" not in keys else chat]
     if "seconds" in keys:
         return ["groq.audio" if biller == "groq" else "openai.audio.transcriptions"]

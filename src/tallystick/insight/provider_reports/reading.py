@@ -93,7 +93,10 @@ def read_reports(
             collected.setdefault(known, _Pages(known)).add(page, place, zone)
     if not collected:
         raise InputError("The report holds no figures.", todo="Give the provider's answer as it came.")
-    return tuple(pages.statement(provider) for pages in collected.values())
+    statements = tuple(pages.statement(provider) for pages in collected.values())
+    if not any(one.buckets or one.figures for one in statements):
+        raise InputError("The report covers no time at all.", todo="Ask the provider for the days to compare.")
+    return statements
 
 
 class _Pages:

@@ -20,9 +20,6 @@ from tallystick.wire.logs.lines import LogCall, biller, joined, lenient
 from tallystick.wire.partition import Count, InputDetails, OutputDetails, partition
 from tallystick.wire.reading import Reading
 
-NEEDLES: Final = (b"token_count", b"turn_context", b"session_meta", b"task_started", b"thread_settings_applied")
-"""A line matters if its head holds one of these."""
-
 HEAD: Final = 240
 """The type of a line stands within its first bytes."""
 
@@ -119,7 +116,15 @@ def matters(line: bytes) -> bool:
     head = line[:HEAD]
     if _MOST in head:
         return False
-    return any(needle in head for needle in NEEDLES) or (b'"type"' not in head and len(head) > _EMPTY)
+    # Written out: this is asked of every line.
+    return (
+        b"token_count" in head
+        or b"turn_context" in head
+        or b"task_started" in head
+        or b"session_meta" in head
+        or b"thread_settings_applied" in head
+        or (b'"type"' not in head and len(head) > _EMPTY)
+    )
 
 
 class Rollout:

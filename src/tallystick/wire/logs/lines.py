@@ -21,7 +21,7 @@ _DEPTH: Final = 16
 _WHOLE: Final = 2**53
 
 
-class LogCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class LogCall(msgspec.Struct, frozen=True, gc=False):
     """One call, as a tool's log tells of it.
 
     `key` is the same wherever and whenever this call is met again. `usage` is an object of the tool's own, which its

@@ -1,0 +1,1 @@
+"""Where calls are seen: in process, on the wire, in what others have logged."""

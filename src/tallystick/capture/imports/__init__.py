@@ -1,0 +1,1 @@
+"""What others have counted: tables and exports of other tools, entered as calls."""

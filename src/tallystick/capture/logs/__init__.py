@@ -1,0 +1,1 @@
+"""Coding agents' logs: finding them, reading what is new, and entering it."""

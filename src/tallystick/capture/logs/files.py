@@ -1,0 +1,190 @@
+"""Files: walking a folder of logs, and reading what was added to a file since the last time.
+
+Logs are foreign files: links that lead out of the folder are not followed, only regular files are opened, a line may
+be of any length, and nothing that a file does stops a scan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+CHUNK: Final = 1 << 18
+MAX_LINE: Final = 1 << 24
+"""Longer lines (16 MB) are passed over in bounded memory, and counted."""
+
+MAX_DOCUMENT: Final = 1 << 26
+"""Files that have to be read whole are read up to here (64 MB)."""
+
+_TAIL: Final = 64
+_MAX_DEPTH: Final = 24
+
+LONG_LINES: Final = "lines longer than 16 MB"
+LARGE_FILES: Final = "files larger than 64 MB that have to be read whole"
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How far a file has been read: what it was then, the offset, a hash of the bytes before it, and whatever later
+    lines need to know of earlier ones."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    offset: int = 0
+    tail: str = ""
+    progress: str = ""
+
+    def still(self, status: os.stat_result) -> bool:
+        """Whether the file is as it was."""
+        return (self.size, self.mtime_ns, self.inode) == (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class LogFile(msgspec.Struct, frozen=True, gc=False):
+    """A file found in a folder of logs. `name` is its path below the folder, with slashes."""
+
+    path: str
+    name: str
+    status: os.stat_result
+
+
+class Left(msgspec.Struct, frozen=True):
+    """Something that was left out, and why."""
+
+    path: str
+    why: str
+
+
+def walk(root: Path, wanted: Callable[[str], bool], left: Callable[[Left], None]) -> Iterator[LogFile]:
+    """The regular files below a folder whose name fits, in the order of their names."""
+    base = os.path.realpath(root)
+    yield from _walk(base, base, "", wanted, left)
+
+
+def _walk(
+    base: str, folder: str, above: str, wanted: Callable[[str], bool], left: Callable[[Left], None]
+) -> Iterator[LogFile]:
+    try:
+        with os.scandir(folder) as listing:
+            found = sorted(listing, key=lambda item: item.name)
+    except OSError as error:
+        left(Left(folder, f"the folder cannot be read: {error.strerror}"))
+        return
+    for item in found:
+        name = f"{above}{item.name}"
+        try:
+            if item.is_symlink():
+                if not _inside(base, item.path) and (item.is_dir() or wanted(name)):
+                    left(Left(item.path, "a link that leads out of the folder"))
+            elif item.is_dir(follow_symlinks=False):
+                if name.count("/") < _MAX_DEPTH:
+                    yield from _walk(base, item.path, f"{name}/", wanted, left)
+                else:
+                    left(Left(item.path, "folders nested too deeply"))
+            elif wanted(name):
+                status = item.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    yield LogFile(item.path, name, status)
+                else:
+                    left(Left(item.path, "not a regular file"))
+        except OSError as error:
+            left(Left(item.path, f"it cannot be read: {error.strerror}"))
+
+
+def _inside(base: str, link: str) -> bool:
+    target = os.path.realpath(link)
+    return target == base or target.startswith(base + os.sep)
+
+
+def opened(file: LogFile) -> BinaryIO:
+    """The file, open for reading. Raises OSError, also where it has become something else than a regular file."""
+    descriptor = os.open(file.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    stream = os.fdopen(descriptor, "rb", buffering=0)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        stream.close()
+        raise OSError(0, "not a regular file", file.path)
+    return stream
+
+
+def start_of(stream: BinaryIO, mark: Mark | None) -> int:
+    """Where to go on reading: after what was read before if the file still begins with it, else at its beginning."""
+    if mark is None or not mark.offset or tail_hash(stream, mark.offset) != mark.tail:
+        return 0
+    return mark.offset
+
+
+def tail_hash(stream: BinaryIO, offset: int) -> str:
+    """A hash of the last bytes before an offset; of another text where the file is shorter."""
+    begin = max(0, offset - _TAIL)
+    stream.seek(begin)
+    return hashlib.blake2b(stream.read(offset - begin), digest_size=8, key=b"%d" % offset).hexdigest()
+
+
+def marked(file: LogFile, stream: BinaryIO | None, offset: int, progress: str = "") -> Mark:
+    """How far a file has been read. What was added while it was read is seen next time."""
+    status = file.status
+    tail = "" if stream is None else tail_hash(stream, offset)
+    return Mark(status.st_ino, status.st_size, status.st_mtime_ns, offset, tail, progress)
+
+
+def whole(file: LogFile) -> bytes | None:
+    """All of a file; None for one that is too large. Raises OSError."""
+    if file.status.st_size > MAX_DOCUMENT:
+        return None
+    with opened(file) as stream:
+        pieces, size = [], 0
+        while size <= MAX_DOCUMENT and (piece := stream.read(CHUNK)):
+            pieces.append(piece)
+            size += len(piece)
+        return None if size > MAX_DOCUMENT else b"".join(pieces)
+
+
+class Blocks:
+    """Reads a file in blocks of whole lines. After that, `rest` is the line at the end that has no newline yet,
+    `offset` where it begins, and `long_lines` how many were passed over."""
+
+    def __init__(self, stream: BinaryIO, start: int) -> None:
+        self.offset = start
+        self.rest = b""
+        self.long_lines = 0
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Each block with its offset in the file."""
+        stream, carry, skipping = self._stream, b"", False
+        stream.seek(self.offset)
+        position = self.offset
+        while chunk := stream.read(CHUNK):
+            if skipping:
+                end = chunk.find(b"\n") + 1
+                position += end or len(chunk)
+                if not end:
+                    continue
+                skipping, chunk, self.offset = False, chunk[end:], position
+            data = carry + chunk if carry else chunk
+            end = data.rfind(b"\n") + 1
+            if end:
+                yield position, data[:end]
+                position += end
+                self.offset = position
+            carry = data[end:]
+            if len(carry) > MAX_LINE:
+                self.long_lines += 1
+                position += len(carry)
+                carry, skipping = b"", True
+        self.rest = carry
+
+
+def lines_with(block: bytes, needle: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines of a block that hold a text, with their offsets in it."""
+    at = block.find(needle)
+    while at >= 0:
+        begin = block.rfind(b"\n", 0, at) + 1
+        end = block.find(b"\n", at)
+        yield begin, block[begin:end]
+        at = block.find(needle, end)

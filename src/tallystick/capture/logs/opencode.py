@@ -1,0 +1,113 @@
+"""OpenCode's messages: in its database, and in the files that older versions wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from tallystick.capture.logs.book import Book
+from tallystick.capture.logs.files import LARGE_FILES, LogFile, Mark, marked, whole
+from tallystick.errors import UsageError
+from tallystick.wire.logs.opencode import read_message
+
+_DATABASE: Final = re.compile(r"opencode[^/]*\.db$")
+_MESSAGE: Final = re.compile(r"storage/message/[^/]+/[^/]+\.json$")
+_MAX_ROW: Final = 1 << 24
+_COLUMN: Final = " AND m.type = 'assistant'"
+
+UNREADABLE: Final = "databases that cannot be read"
+
+
+def roots(env: Mapping[str, str], home: Path) -> list[Path]:
+    """The data folder: $OPENCODE_DATA_DIR, or below $XDG_DATA_HOME or ~/.local/share."""
+    if env.get("OPENCODE_DATA_DIR"):
+        return [Path(env["OPENCODE_DATA_DIR"]).expanduser()]
+    data = Path(env["XDG_DATA_HOME"]) if env.get("XDG_DATA_HOME") else home / ".local" / "share"
+    return [data / "opencode"]
+
+
+def wanted(name: str) -> bool:
+    """Databases in the folder itself, and a file per message."""
+    return _DATABASE.fullmatch(name) is not None or _MESSAGE.fullmatch(name) is not None
+
+
+def still(file: LogFile, mark: Mark) -> bool:
+    """Whether a file is as it was; what is new in a database may stand in the log beside it."""
+    return mark.still(file.status) and mark.progress == _beside(file)
+
+
+def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
+    """Reads the messages of a file into the book. Messages change while they are written, so a database that has
+    changed is read anew."""
+    del mark
+    beside = _beside(file)
+    if file.name.endswith(".db"):
+        _read_database(file, book)
+    else:
+        data = whole(file)
+        if data is None:
+            book.refuse(LARGE_FILES, file.path)
+        else:
+            _take(data, None, None, file, book)
+    return marked(file, None, 0, beside)
+
+
+def _beside(file: LogFile) -> str:
+    if not file.name.endswith(".db"):
+        return ""
+    try:
+        status = Path(f"{file.path}-wal").stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _read_database(file: LogFile, book: Book) -> None:
+    address = f"file:{quote(file.path)}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=1.0)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.text_factory = bytes
+            for data, session, directory in _rows(connection):
+                if isinstance(data, bytes):
+                    _take(data, _text(session), _text(directory), file, book)
+    except sqlite3.Error:
+        book.refuse(UNREADABLE, file.path)
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[tuple[object, object, object]]:
+    """Message, session and directory of each row. Newer versions keep messages in `session_message`, with their kind as
+    a column; older ones in `message`. Some have no table of sessions."""
+    listed = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    tables = {bytes(name).decode("utf-8", "replace") for (name,) in listed}
+    directory, sessions = "NULL", ""
+    if "session" in tables:
+        directory, sessions = "s.directory", " LEFT JOIN session s ON s.id = m.session_id"
+    for table, kind in (("session_message", _COLUMN), ("message", "")):
+        if table in tables:
+            query = f"SELECT m.data, m.session_id, {directory} FROM {table} m{sessions} WHERE length(m.data) <= ?{kind}"  # noqa: S608 - of our own words
+            yield from connection.execute(query, (_MAX_ROW,))
+
+
+def _take(data: bytes, session: str | None, directory: str | None, file: LogFile, book: Book) -> None:
+    try:
+        call = read_message(data, session, directory)
+    except UsageError as error:
+        book.refuse(error.what, file.path)
+        return
+    if call is not None:
+        project = PurePath(call.project).name if call.project else None
+        book.add(msgspec.structs.replace(call, project=project), file.path)
+
+
+def _text(value: object) -> str | None:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) and value else None
