@@ -1,4 +1,4 @@
-"""The front door: count, price, estimate, compare, record, spent, open.
+"""The front door: count, price, estimate, compare, record, report, spent, open.
 
 Here, and only here, the defaults come in: the clock, the bundled catalogue with the user's own rates on top, the
 configuration in force and the default ledger. Everything below takes them as arguments.
@@ -6,6 +6,7 @@ configuration in force and the default ledger. Everything below takes them as ar
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from tallystick.errors import ConfigError, InputError, LedgerError
 if TYPE_CHECKING:
     from tallystick.core.cost import Cost
     from tallystick.insight.compare import ModelCost, PromptDifference
+    from tallystick.insight.report import Report
     from tallystick.insight.spend import Spent
     from tallystick.ledger.entry import Entry
     from tallystick.ledger.ledger import Ledger
@@ -245,6 +247,30 @@ def spent(
         return spend(ledger, since=since, until=until, model=model, tags=tags)
     with open(None if ledger_path().exists() else ":memory:", read_only=True) as held:
         return spend(held, since=since, until=until, model=model, tags=tags)
+
+
+def report(
+    *,
+    per: str | None = None,
+    by: Sequence[str] | str = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+    tz: str | None = None,
+    breakdown: bool = False,
+    ledger: Ledger | None = None,
+) -> Report:
+    """Rows of spend by names (`model`, `run`, any tag) and per `hour`, `day`, `week`, `month`, `year`, `block` (five
+    hours, as coding agents bill) or `run`, which print as a table and go on as JSON, a data frame or a chart.
+
+    `tz` is the time zone of periods (default: the ledger's). `breakdown` shows every kind of usage. Raises InputError
+    for a grouping that makes no sense, LedgerError for a ledger that cannot be read.
+    """
+    from tallystick.insight.report import report as made
+
+    names = (by,) if isinstance(by, str) else tuple(by)
+    place = None if ledger is not None or ledger_path().exists() else ":memory:"
+    with contextlib.nullcontext(ledger) if ledger is not None else open(place, read_only=True) as held:
+        return made(held, per=per, by=names, since=since, until=until, tz=tz, breakdown=breakdown, catalog=catalog())
 
 
 def open(path: str | os.PathLike[str] | None = None, *, read_only: bool = False) -> Ledger:  # noqa: A001

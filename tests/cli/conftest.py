@@ -50,7 +50,7 @@ def shell(tmp_path):
 
     def call(*words, stdin=None, env=(), stdout=subprocess.PIPE):
         done = subprocess.run(
-            [sys.executable, "-m", "tallystick.cli", *map(str, words)],
+            [sys.executable, "-m", "tallystick.cli", *(word if isinstance(word, bytes) else str(word) for word in words)],
             input=stdin, stdout=stdout, stderr=subprocess.PIPE, cwd=tmp_path, check=False,
             env={**os.environ, "PYTHONPATH": str(SOURCE), **dict(env)},
         )  # fmt: skip

@@ -271,3 +271,9 @@ def test_price_needs_neither_rich_nor_a_tokenizer():
         "importlib.resources",
         "zipfile",
     }
+
+
+def test_an_output_that_knows_few_characters(shell):
+    said = shell("explain", "Grüße, 世界", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert said.code == 0
+    assert shell("compare", "--text", b"# \xff\nhello", "# b", "-m", "gpt-4o", "--json").code == 0

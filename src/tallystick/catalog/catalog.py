@@ -22,6 +22,9 @@ from tallystick.errors import CatalogError, MissingRateError, UnknownModelError
 
 SCHEMA: Final = 1
 FREE_SUFFIX: Final = "free"
+ROUTING_SUFFIXES: Final = frozenset({"nitro", "floor", "online", "exacto", "thinking", "beta"})
+"""What OpenRouter takes behind a model's name without making it another model."""
+
 _ZERO: Final = Decimal(0)
 
 
@@ -199,19 +202,27 @@ class Catalog:
 
     def _by_user(self, ref: ModelRef) -> Resolved | None:
         names = (ref.id, ref.text.strip().lower())
-        cards = [card for card in self._user if card.model.lower() in names and _bills(card.provider, ref.provider)]
+        cards = [card for card in self._user if card.model.lower() in names]
         if not cards:
             return None
         below = self._by_rule(ref)
+        # A card for one provider says nothing about a name that means another.
+        asked = ref.provider or (None if below is None else below.provider)
+        cards = [card for card in cards if _bills(card.provider, asked)]
+        if not cards:
+            return None
         row = ModelRow() if below is None else below.row
         provider = ref.provider or cards[0].provider or ("other:user" if below is None else below.provider)
-        owned = [msgspec.structs.replace(card, provider=provider) for card in cards]
-        row = msgspec.structs.replace(row, cards=_layered(owned, row.cards))
+        owned = [
+            [msgspec.structs.replace(card, provider=provider) for card in cards if bool(card.provider) is special]
+            for special in (True, False)
+        ]
+        row = msgspec.structs.replace(row, cards=(*_newest(owned[0]), *_newest(owned[1]), *row.cards))
         return Resolved(provider, cards[0].model.lower(), row, ref, "user", _said(ref))
 
     def _by_rule(self, ref: ModelRef) -> Resolved | None:
         places = self.providers() if ref.provider is None else (ref.provider,)
-        for name, rule in ref.candidates():
+        for name, rule in _candidates(ref):
             for place in places:
                 found = self._row_named(place, name, ref)
                 if found is None:
@@ -256,6 +267,19 @@ class Catalog:
         return Resolved(ref.provider or "", ref.id, row, ref, "free", _said(ref))
 
 
+def _candidates(ref: ModelRef) -> Iterator[tuple[str, str]]:
+    """The ids to look up. A whole id may be a row of its own, with its prefix or suffix (`maker/model:batch`); without
+    such a row the base stands in only for a suffix that says how a call is routed, not what it costs."""
+    suffixed = bool(ref.suffix) and ref.suffix != FREE_SUFFIX
+    if suffixed:
+        yield f"{ref.id}:{ref.suffix}", "exact"
+    whole = ref.text.strip().lower()
+    if ref.provider is not None and not ref.geo and "/" in whole and whole != ref.id:
+        yield whole, "exact"
+    if not suffixed or ref.suffix in ROUTING_SUFFIXES:
+        yield from ref.candidates()
+
+
 def _spellings(provider: str, name: str, ref: ModelRef) -> tuple[str, ...]:
     """The row ids a Bedrock name may stand under: its area's own, then the regional one that bare ids share."""
     if provider != "aws":
@@ -278,12 +302,11 @@ def _said(ref: ModelRef) -> Mapping[str, str]:
     return said
 
 
-def _layered(user: list[RateCard], listed: tuple[RateCard, ...]) -> tuple[RateCard, ...]:
-    """The user's cards first, newest first and of one instant the last one written, so that they win wherever they
-    hold; the catalogue's cover the rest."""
+def _newest(user: list[RateCard]) -> Iterator[RateCard]:
+    """The user's cards, newest first and of one instant the last one written, so that the first that holds wins."""
     dated = sorted((card.valid_from, place, card) for place, card in enumerate(user) if card.valid_from is not None)
-    always = [card for card in user if card.valid_from is None]
-    return (*[card for _, _, card in reversed(dated)], *reversed(always), *listed)
+    yield from [card for _, _, card in reversed(dated)]
+    yield from reversed([card for card in user if card.valid_from is None])
 
 
 def _no_card(model: str, resolved: Resolved, at: datetime) -> MissingRateError:

@@ -13,7 +13,15 @@ from tallystick.cli.shared import UNPRICED, Function, call_context, call_options
 from tallystick.core.usage import KINDS, Usage
 from tallystick.errors import InputError
 
-SHOWN = ("input", "cache_read", "cache_write", "output", "reasoning", "requests", "images")
+SHOWN = {
+    "input": "Tokens of the prompt that came from no cache.",
+    "cache_read": "Tokens of the prompt that came from a cache.",
+    "cache_write": "Tokens of the prompt that were written to a cache.",
+    "output": "Tokens of the answer, without reasoning.",
+    "reasoning": "Tokens the model spent on reasoning.",
+    "requests": "Requests, where there is a price for each.",
+    "images": "Images made.",
+}
 """Kinds whose option `--help` lists; the epilog names the others."""
 
 
@@ -21,7 +29,8 @@ def kind_options(function: Function) -> Function:
     """One option per kind of usage: `--input`, `--cache-read`, ..."""
     for kind in reversed(KINDS):
         flag, hidden = f"--{kind.replace('_', '-')}", kind not in SHOWN
-        option = click.option(flag, kind, type=click.IntRange(0), default=0, metavar="N", hidden=hidden)
+        said = SHOWN.get(kind)
+        option = click.option(flag, kind, type=click.IntRange(0), default=0, metavar="N", hidden=hidden, help=said)
         function = option(function)
     return function
 

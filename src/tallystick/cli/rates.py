@@ -103,9 +103,8 @@ def show_card(card: RateCard) -> None:
     ]
     if lent:
         click.echo(f"without a rate of their own: {', '.join(lent)}")
-    click.echo(
-        printable(f"source: {card.source} ({card.status}{', ' + card.retrieved_at if card.retrieved_at else ''})")
-    )
+    read = f", read {card.retrieved_at}" if card.retrieved_at else ""
+    click.echo(printable(f"source: {card.source} ({card.status}{read})"))
     if card.note:
         click.echo(printable(f"note: {card.note}"))
 
@@ -168,7 +167,7 @@ def set_(
     parse_config(changed, path)
     write_text(path, changed)
     begin = "" if since is None else f" from {since:%Y-%m-%d %H:%M} UTC"
-    click.echo(f"{printable(model)} now has your own rates{begin}; written to {path.absolute()}.")
+    click.echo(f"{printable(model)} now has your own rates{begin}; written to {printable(str(path.absolute()))}.")
 
 
 @command.command(

@@ -70,7 +70,9 @@ def update(yes: bool) -> None:
     if not yes:
         click.confirm(f"Install the catalogue of {built_on(built)}?", abort=True, err=True)
     install(built, folder)
-    click.echo(f"Installed in {folder}. It prices new calls from now on; what is in the ledger stays as it is.")
+    click.echo(
+        f"Installed in {printable(str(folder))}. It prices new calls from now on; what is in the ledger stays as it is."
+    )
 
 
 def updated() -> bytes | None:
