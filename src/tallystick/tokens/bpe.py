@@ -36,13 +36,20 @@ _SHORTENED: Final = "'(?:[sdmtSDMT\u017f]|[lL][lL]|[vV][eE]|[rR][eE])"
 _LOWER_SHORTENED: Final = "'(?:[sdmt]|ll|ve|re)"
 
 
+_PLAIN: Final = {"upper": "A-Z", "lower": "a-z", "letter": "", "mark": "", "number": "0-9", "space": "\t-\r "}
+
+
 @cache
-def splitter(pattern: str) -> re.Pattern[str]:
-    """The pretoken pattern called `o200k`, `cl100k` or `r50k`, over the bundled character classes.
+def splitter(pattern: str, *, plain: bool = False) -> re.Pattern[str]:
+    """The pretoken pattern called `o200k`, `cl100k` or `r50k`, over the bundled character classes; `plain` is for ASCII
+    texts only and needs none of them.
 
     Raises `KeyError` for another name.
     """
-    table = {key: character_class(value) for key, value in load("unicode").items() if key != "unicode"}
+    # Reading all of Unicode's classes and compiling them takes longer than the rest of a short count.
+    table = (
+        _PLAIN if plain else {key: character_class(value) for key, value in load("unicode").items() if key != "unicode"}
+    )
     number, space, mark = table["number"], table["space"], table["mark"]
     letter = table["upper"] + table["lower"] + table["letter"]
     head = table["upper"] + table["letter"] + mark

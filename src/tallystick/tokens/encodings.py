@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from tallystick.errors import ConfigError, TextError
 from tallystick.tokens import bpe
 from tallystick.tokens.boundaries import Boundaries
+from tallystick.tokens.quick import ALLOWANCE, LONGEST, Quick
 from tallystick.tokens.rules import HERE, find, load
 
 BACKENDS: Final = ("quicktok", "tiktoken", "reference")
@@ -164,8 +165,7 @@ def _fast_module() -> Any:
     return module
 
 
-@cache
-def _ranks(name: str, sha256: str) -> Mapping[bytes, int]:
+def _raw_ranks(name: str, sha256: str) -> bytes:
     packed = (HERE / "ranks" / f"{name}.tiktoken.gz").read_bytes()
     raw = zlib.decompress(packed, wbits=31)
     if hashlib.sha256(raw).hexdigest() != sha256:
@@ -174,7 +174,12 @@ def _ranks(name: str, sha256: str) -> Mapping[bytes, int]:
             money="Counts made with it would be wrong, so none was made.",
             todo="Install tallystick again.",
         )
-    fields = raw.split()
+    return raw
+
+
+@cache
+def _ranks(name: str, sha256: str) -> Mapping[bytes, int]:
+    fields = _raw_ranks(name, sha256).split()
     return dict(zip(map(binascii.a2b_base64, fields[::2]), map(int, fields[1::2]), strict=True))
 
 
@@ -201,6 +206,9 @@ class Encoding:
         self._made: dict[str, Backend | None] = {}
         self._lock = threading.Lock()
         self._by_number: Mapping[int, bytes] | None = None
+        self._quick: Quick | None = None
+        # A backend that is asked for by name is meant.
+        self._allowance = ALLOWANCE if backend is None else 0
         self._count: Callable[[str], int] = self._first_count
 
     def __repr__(self) -> str:
@@ -230,7 +238,8 @@ class Encoding:
     def encode(self, text: str) -> list[int]:
         """The token numbers of `text`. Special tokens are ordinary text. Never fails on a string."""
         if len(text) <= _CHUNK:
-            return self._encode_part(text)
+            quick = self._quickly(text)
+            return self._encode_part(text) if quick is None else quick
         return [token for part in self.boundaries.chunks(text, _CHUNK) for token in self._encode_part(part)]
 
     def count_stream(self, chunks: Iterable[str]) -> int:
@@ -251,6 +260,8 @@ class Encoding:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes a token stands for. Raises `TextError` if there is no such token."""
+        if self._quick is not None and (found := self._quick.lookup.token_bytes(token)) is not None:
+            return found
         if self._by_number is None:
             numbers = {number: piece for piece, number in self.ranks.items()}
             numbers.update((number, text.encode()) for text, number in self.special_tokens.items())
@@ -264,7 +275,20 @@ class Encoding:
         """The pretokens of `text` with their tokens, by the readable reference."""
         return bpe.explain(repair(text), self.splitter, self.ranks)
 
+    def _quickly(self, text: str) -> list[int] | None:
+        """The tokens of a short text while no tokenizer is loaded; None when one should be."""
+        if self._allowance <= 0 or len(text) > LONGEST or self._made or not text.isascii():
+            return None
+        self._allowance -= len(text)
+        if self._quick is None:
+            self._quick = Quick(_raw_ranks(*self._file), self.splitter)
+        return self._quick.encode(text)
+
     def _first_count(self, text: str) -> int:
+        quick = self._quickly(text)
+        if quick is not None:
+            return len(quick)
+        self._quick = None
         self._count = self._best().count
         return self._count(text)
 
