@@ -1,7 +1,7 @@
 """Quick: the first short texts of a process, tokenized without loading a tokenizer.
 
-Building a tokenizer takes most of a second, and a command line that counts one sentence should not. The reference needs only
-to know which byte strings are tokens, and that can be looked up in the ranks file as it lies there, line by line.
+Building a tokenizer takes most of a second, and a command line that counts one sentence should not. The reference needs
+only to know which byte strings are tokens, and that can be looked up in the ranks file as it lies there, line by line.
 """
 
 from __future__ import annotations
