@@ -1,8 +1,10 @@
-"""What a ledger entry costs, beside the floor: the same rows put into bare SQLite, and the disk's own sync.
+"""What a ledger entry costs, beside the floors: rows put into bare SQLite, and the disk's own sync.
 
     python benchmarks/ledger.py [--entries 20000] [--rounds 5]
 
-Rounds are interleaved, so that a slow moment of the machine meets all of them; figures are medians.
+"minimal" is a table of five columns with one index; "our rows" are the ledger's own rows and indexes, made beforehand.
+"no sums" is the ledger without its rollups, so that the difference is what they cost. Rounds are interleaved, so that
+a slow moment of the machine meets all of them; figures are medians.
 """
 
 from __future__ import annotations
@@ -19,21 +21,25 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import Thread
+from unittest.mock import patch
 
+from _timing import machine
 from tallystick.core.attribution import Tags
 from tallystick.core.pricing import price
 from tallystick.core.rates import Rate, RateCard
 from tallystick.core.usage import Usage
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.ids import new_call_id
-from tallystick.ledger.joining import response_key
-from tallystick.ledger.rows import encode
+from tallystick.ledger.rollups import Sums
+from tallystick.ledger.rows import Row, encode
 from tallystick.ledger.sql import queries
 from tallystick.ledger.sqlite import SqliteLedger
 from tallystick.ledger.store import connect, create
 from tallystick.ledger.words import Words
 
 BATCH = 100
+CROWD = 64
 START = datetime(2026, 11, 21, 9, tzinfo=UTC)
 Measure = tuple[float, float]
 
@@ -127,17 +133,57 @@ def ledger_round(entries: list[Entry], folder: Path, *, durable: bool) -> Measur
         return timed(work, len(entries) - half)
 
 
-def floor_round(entries: list[Entry], folder: Path, *, durable: bool) -> Measure:
-    """The same rows and indexes with executemany and nothing else: no rollups, no thread, rows made beforehand."""
+def no_sums_round(entries: list[Entry], folder: Path) -> Measure:
+    """Our ledger with nothing to add up: every call adds the same nothing to no rollup."""
+    nothing = (1, 0, None, 0, 0, (0,) * 13, None)
+    with (
+        patch.object(Row, "move", lambda *_: nothing),
+        patch.object(Sums, "add", lambda *_: None),
+        patch.object(Sums, "write", lambda *_: None),
+    ):
+        return ledger_round(entries, folder, durable=False)
+
+
+def crowd_round(entries: list[Entry], folder: Path, *, durable: bool) -> Measure:
+    """Our ledger under many threads that each append one entry at a time and wait for it."""
+    half = len(entries) // 2
+    with SqliteLedger(folder / "ledger.db", clock=START.timestamp) as ledger:
+        ledger.append(entries[:half], durable=True)
+
+        def appender(mine: list[Entry]) -> None:
+            for entry in mine:
+                ledger.append([entry], durable=durable)
+
+        def work() -> None:
+            threads = [Thread(target=appender, args=(entries[half + number :: CROWD],)) for number in range(CROWD)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            ledger.flush()
+
+        return timed(work, len(entries) - half)
+
+
+def floor_round(entries: list[Entry], folder: Path, *, durable: bool, minimal: bool = False) -> Measure:
+    """Rows with executemany and nothing else: no rollups, no thread, rows made beforehand."""
     path = folder / "floor.db"
     create(path)
     connection = connect(path, read_only=False, timeout=5)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    connection.execute("PRAGMA wal_autocheckpoint = 16000")
     words = Words(connection)
     connection.execute("BEGIN")
-    rows = [encode(entry, words, 0).columns(seq, 1, response_key(entry)) for seq, entry in enumerate(entries)]
+    rows = [encode(entry, words, 0).stored for entry in entries]
+    connection.execute(
+        "CREATE TABLE plain (id INTEGER PRIMARY KEY, at INTEGER, label INTEGER, cost INTEGER, body BLOB)"
+    )
+    connection.execute("CREATE INDEX plain_at ON plain (at)")
     connection.execute("COMMIT")
     statement = queries()["add_entry"]
+    if minimal:
+        statement = "INSERT INTO plain (at, label, cost, body) VALUES (?, ?, ?, ?)"
+        rows = [(row[1], row[5], row[10] * 1_000_000 + row[11], row[19]) for row in rows]
     half = len(rows) // 2
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(statement, rows[:half])
@@ -176,9 +222,14 @@ def main() -> None:
     cases: dict[str, Callable[[Path], Measure]] = {
         "ledger, 6 keys": lambda folder: ledger_round(few, folder, durable=False),
         "ledger, 60 keys": lambda folder: ledger_round(many, folder, durable=False),
+        "ledger, 60 keys, no sums": lambda folder: no_sums_round(many, folder),
         "ledger, 60 keys, durable": lambda folder: ledger_round(many, folder, durable=True),
-        "bare rows": lambda folder: floor_round(many, folder, durable=False),
-        "bare rows, durable": lambda folder: floor_round(many, folder, durable=True),
+        f"{CROWD} threads, single entries": lambda folder: crowd_round(many, folder, durable=False),
+        f"{CROWD} threads, durable": lambda folder: crowd_round(many, folder, durable=True),
+        "SQLite, minimal": lambda folder: floor_round(many, folder, durable=False, minimal=True),
+        "SQLite, minimal, durable": lambda folder: floor_round(many, folder, durable=True, minimal=True),
+        "SQLite, our rows": lambda folder: floor_round(many, folder, durable=False),
+        "SQLite, our rows, durable": lambda folder: floor_round(many, folder, durable=True),
     }
     found: dict[str, list[Measure]] = {name: [] for name in cases}
     syncs = []
@@ -188,12 +239,13 @@ def main() -> None:
                 found[name].append(case(Path(folder)))
         with tempfile.TemporaryDirectory() as folder:
             syncs.append(sync_p50(Path(folder)))
-    print(f"SQLite {sqlite3.sqlite_version}, batches of {BATCH}, {options.entries} entries, {options.rounds} rounds")
-    print(f"{'':<28}{'entries/s':>12}{'us CPU/entry':>14}")
+    print(f"{machine()}, SQLite {sqlite3.sqlite_version}; {options.entries // 2} entries, {options.rounds} rounds")
+    print(f"One submitter with batches of {BATCH}, or {CROWD} threads with one entry each at a time")
+    print(f"{'':<32}{'entries/s':>12}{'us CPU/entry':>14}")
     for name, results in found.items():
         rate, cpu = (statistics.median(column) for column in zip(*results, strict=True))
-        print(f"{name:<28}{rate:>12,.0f}{cpu:>14.1f}")
-    print(f"{'fdatasync p50':<28}{statistics.median(syncs):>12.2f} ms")
+        print(f"{name:<32}{rate:>12,.0f}{cpu:>14.1f}")
+    print(f"{'fdatasync p50':<32}{statistics.median(syncs):>12.2f} ms")
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def test_a_file_of_many_megabytes_is_not_loaded_whole(tmp_path):
         for _ in range(40):
             out.write("The quick brown fox jumps over the lazy dog. " * 23_000)
     program = (
-        "import resource, sys; from tallystick.cli import run; run(['count', 'warm']);"
+        "import resource, sys; from tallystick.cli import run; run(['count', 'wärm']);"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         f"run(['count', '-f', {str(file)!r}]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -17,9 +17,11 @@ from tallystick.ledger.memory import MemoryLedger
 from tallystick.ledger.sqlite import SqliteLedger
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Ledger]:
+@pytest.fixture(params=["memory", "sqlite", "sqlite, folded at once"])
+def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledger]:
     """Makes a ledger of either kind."""
+    if request.param == "sqlite, folded at once":
+        monkeypatch.setattr("tallystick.ledger.book.FOLD_CALLS", 1)
 
     def make_one(zone: str = "UTC") -> Ledger:
         if request.param == "memory":

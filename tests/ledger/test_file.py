@@ -231,8 +231,10 @@ def test_a_damaged_file_is_noticed(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("UPDATE entry SET body = replace(body, '3500000000', '3')", "is not what was written"),
+        ("UPDATE entry SET body = (SELECT body FROM entry WHERE seq = 2)", "is not what was written"),
         ("UPDATE entry SET cost_micro = 1", "stands as"),
+        ("UPDATE entry SET seq = 99 WHERE seq = 2", "were written in batches"),
+        ("DELETE FROM response", "index of responses"),
         ("UPDATE cube SET calls = 7", "sums in cube"),
         ("UPDATE series SET input = 7", "sums in series"),
         ("UPDATE run SET calls = 0", "sums in run"),
@@ -242,9 +244,12 @@ def test_a_damaged_file_is_noticed(file: Path) -> None:
         ("DELETE FROM entry_kind", "rare kinds"),
     ],
 )
-def test_verify_notices_what_was_changed_behind_the_ledgers_back(file: Path, change: str, words: str) -> None:
+def test_verify_notices_what_was_changed_behind_the_ledgers_back(
+    file: Path, change: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tallystick.ledger.book.FOLD_CALLS", 1)
     with SqliteLedger(file) as ledger:
-        ledger.append([entry(run_id="r", usage=Usage(input=1, images=2))])
+        ledger.append([entry(run_id="r", usage=Usage(input=1, images=2), provider_response_id="x")])
         ledger.append([entry("b")])
         assert ledger.verify() == []
     connection = sqlite3.connect(file)
@@ -254,6 +259,41 @@ def test_verify_notices_what_was_changed_behind_the_ledgers_back(file: Path, cha
     connection.close()
     with SqliteLedger(file) as ledger:
         assert any(words in line for line in ledger.verify())
+
+
+def test_what_is_pending_counts_like_what_is_folded_in(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tallystick.ledger.book.FOLD_CALLS", 7)
+    with SqliteLedger(file) as one, SqliteLedger(file) as other:
+        for number in range(10):
+            # Two writers take turns, so that each meets what the other has left pending or has folded in.
+            name, ledger = f"{number}", (one, other)[number % 2]
+            ledger.append([entry(name, provider_response_id=name, source="log", usage=Usage(input=1, images=1))])
+            ledger.append([entry(f"again-{name}", provider_response_id=name, source="log")])
+            assert one.total()[0].calls == other.total()[0].calls == 2 * number + 2
+        receipt = other.append([entry(f"seen-{number}", provider_response_id=f"{number}") for number in range(10)])
+        assert receipt.written == 10
+        assert one.total()[0].calls == 10
+        assert [row.calls for row in one.total(by=("source",))] == [10]
+        assert one.verify() == []
+        pending = sqlite3.connect(file).execute("SELECT count(*) FROM pending").fetchone()
+        assert pending == (0,)
+
+
+def test_damaged_sums_that_are_pending_are_noticed(file: Path) -> None:
+    with SqliteLedger(file) as ledger:
+        ledger.append([entry()])
+        ledger.append([entry("b")])
+    connection = sqlite3.connect(file)
+    connection.execute("DELETE FROM pending WHERE batch = 1")
+    connection.commit()
+    with SqliteLedger(file) as ledger:
+        assert "the entries give" in ledger.verify()[0]
+        connection.execute("UPDATE pending SET body = x'c1'")
+        connection.commit()
+        assert "damaged" in ledger.verify()[0]
+        with pytest.raises(LedgerCorrupt, match="cannot be read"):
+            ledger.total()
+    connection.close()
 
 
 FULL = """
@@ -355,7 +395,8 @@ def test_another_time_zone_moves_the_days(file: Path) -> None:
         assert ledger.zone == "America/New_York"
 
 
-def test_quarters_are_dropped_after_62_days(file: Path) -> None:
+def test_quarters_are_dropped_after_62_days(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tallystick.ledger.book.FOLD_CALLS", 1)
     clock = Clock()
     with SqliteLedger(file, clock=clock) as ledger:
         ledger.append([entry("old", usage=Usage(images=1))])

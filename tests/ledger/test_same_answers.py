@@ -6,6 +6,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -118,12 +119,18 @@ def outcome(ledger: Ledger, items: list[Item]) -> Receipt | type[TallyError]:
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(appends, max_size=6), st.lists(questions(), min_size=3, max_size=6), st.sampled_from(ZONES))
+@given(
+    st.lists(appends, max_size=6),
+    st.lists(questions(), min_size=3, max_size=6),
+    st.sampled_from(ZONES),
+    st.sampled_from([1, 4, 1000]),
+)
 def test_memory_and_file_agree(
-    steps: list[list[Item]], asked: list[tuple[Query, tuple[str, ...], Period | None]], zone: str
+    steps: list[list[Item]], asked: list[tuple[Query, tuple[str, ...], Period | None]], zone: str, fold: int
 ) -> None:
     clock = Clock()
     with (
+        patch("tallystick.ledger.book.FOLD_CALLS", fold),
         tempfile.TemporaryDirectory() as folder,
         MemoryLedger(zone, clock) as memory,
         # Memory looks at the clock once per append; the file, which may try twice, sees what memory saw.

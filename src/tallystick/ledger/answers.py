@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
@@ -12,15 +13,16 @@ import msgspec
 from tallystick.core.periods import Period
 from tallystick.core.periods import zone as zone_of
 from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES
+from tallystick.ledger.pending import batches
 from tallystick.ledger.query import DIMENSIONS, Query, Totals
 from tallystick.ledger.reading import conditions
-from tallystick.ledger.rollups import DAY, MONTH, SLOT_US, day_number, day_of, local_day, month_number
-from tallystick.ledger.rows import EPOCH, from_us, to_us
-from tallystick.ledger.sums import FIELDS, MAIN_KINDS, pack
+from tallystick.ledger.rollups import DAY, MONTH, SLOT_US, Calendar, Place, day_number, day_of, local_day, month_number
+from tallystick.ledger.rows import EPOCH, Move, from_us, to_us
+from tallystick.ledger.sums import FIELDS, MAIN_KINDS, pack, weigh
 from tallystick.ledger.words import CUBE_TAGS, SLOT_AXES, Names
 
 _SUMS: Final = ", ".join(f"sum({name})" for name in FIELDS)
-_CUBE_AXES: Final = ("provider", "model", *[f"tag:{name}" for name in CUBE_TAGS])
+_CUBE_AXES: Final = ("provider", "model", "maker", *[f"tag:{name}" for name in CUBE_TAGS])
 _QUARTER: Final = timedelta(minutes=15)
 _BEFORE_ALL: Final = -(2**62)
 _AFTER_ALL: Final = 2**62
@@ -81,7 +83,7 @@ def answer(connection: sqlite3.Connection, names: Names, question: Question, tot
     """Adds to `totals` what the question is about; False when only reading the entries one by one can tell. The
     caller holds a transaction, so that all parts are of one instant."""
     if question.plain:
-        for way in (_from_cube, _from_day_tags, _from_runs, _from_slots):
+        for way in (_from_days, _from_cube, _from_runs, _from_slots):
             if way(connection, names, question, totals):
                 return True
     return question.query.as_of is None and _from_entries(connection, names, question, totals)
@@ -122,7 +124,7 @@ def _months(question: Question, days: Values) -> Values | None:
     return edges[0], edges[1]
 
 
-def _from_cube(connection: sqlite3.Connection, _: Names, question: Question, totals: Totals) -> bool:
+def _from_cube(connection: sqlite3.Connection, known: Names, question: Question, totals: Totals) -> bool:
     days = days_asked(question)
     if days is None or not question.used.issubset(_CUBE_AXES):
         return False
@@ -153,28 +155,51 @@ def _from_cube(connection: sqlite3.Connection, _: Names, question: Question, tot
         kind_values,
     ):
         totals.add_rare(start(number), dimensions(dimension), kind, count)
+    part = 1 if grain == DAY else 2
+    for place, group, move in _recent(connection, known, question):
+        if first <= place[part] < last:
+            _add_move(totals, start(place[part]), group, move)
     return True
 
 
-def _from_day_tags(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
+def _from_days(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
     days, used = days_asked(question), question.used
-    if days is None or len(used) != 1 or not (axis := next(iter(used))).startswith("tag:"):
+    axis = next(iter(used), "source")
+    if days is None or len(used) > 1 or axis == "run":
         return False
-    word = f"day:{axis.removeprefix('tag:')}"
-    start = _starts(totals, lambda period: _local_start(DAY, period, question.zone))
-    sums = _series(connection, names, question, word, days)
-    for period, value, total, kinds in sums:
-        group = (value,) if question.axes else ()
-        totals.add(start(period), group, total)
-        for kind, count in kinds.items():
-            totals.add_rare(start(period), group, kind, count)
-    if question.filters:
-        return True
-    # Calls without the tag have no row: they are all calls less those with it.
-    rest = Totals((), question.per)
-    _from_cube(connection, names, msgspec.structs.replace(question, axes=()), rest)
-    totals.add_difference(rest, (None,))
+    tag = axis.startswith("tag:")
+    word = f"day:{axis.removeprefix('tag:')}" if tag else f"day={axis}"
+    start = _starts(totals, lambda day: _local_start(DAY, day, question.zone))
+    whole = msgspec.structs.replace(question, per=None)
+    for span in _spans(connection, days, start) if totals.split else [days]:
+        for _, value, total, kinds in _series(connection, names, whole, word, span):
+            group = (value or None,) if question.axes else ()
+            totals.add(start(span[0]), group, total)
+            for kind, count in kinds.items():
+                totals.add_rare(start(span[0]), group, kind, count)
+    for place, recent, move in _recent(connection, names, question):
+        if days[0] <= place[1] < days[1] and not (tag and recent == (None,)):
+            _add_move(totals, start(place[1]), recent, move)
+    if tag and question.axes:
+        # Calls without the tag have no row: they are all calls less those with it.
+        rest = Totals((), question.per)
+        _from_days(connection, names, msgspec.structs.replace(question, axes=()), rest)
+        totals.add_difference(rest, (None,))
     return True
+
+
+def _spans(
+    connection: sqlite3.Connection, days: Values, start: Callable[[int], datetime | None]
+) -> Iterator[tuple[int, int]]:
+    """The days that have calls, as stretches [first, last) of one period each."""
+    found = connection.execute(
+        "SELECT DISTINCT period FROM series WHERE axis = (SELECT id FROM word WHERE text = 'day=source') "
+        "AND period >= ? AND period < ? ORDER BY period",
+        days,
+    )
+    for _, stretch in groupby([row[0] for row in found], key=start):
+        numbers = list(stretch)
+        yield numbers[0], numbers[-1] + 1
 
 
 def _from_slots(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
@@ -188,9 +213,9 @@ def _from_slots(connection: sqlite3.Connection, names: Names, question: Question
         return False
     axis = next(iter(used), "provider")
     rows = list(_series(connection, names, question, f"slot:{axis}", (first, last)))
-    if question.per is not None and not all(
-        totals.whole(at, _QUARTER) for at in {_slot_start(period) for period, *_ in rows}
-    ):
+    recent = [one for one in _recent(connection, names, question) if first <= one[0][0] < last]
+    slots = {period for period, *_ in rows} | {place[0] for place, *_ in recent}
+    if question.per is not None and not all(totals.whole(_slot_start(slot), _QUARTER) for slot in slots):
         return False
     start = _starts(totals, _slot_start)
     for period, value, total, kinds in rows:
@@ -198,6 +223,8 @@ def _from_slots(connection: sqlite3.Connection, names: Names, question: Question
         totals.add(start(period), group, total)
         for kind, count in kinds.items():
             totals.add_rare(start(period), group, kind, count)
+    for place, pending, move in recent:
+        _add_move(totals, start(place[0]), pending, move)
     return True
 
 
@@ -217,9 +244,12 @@ def _from_runs(connection: sqlite3.Connection, names: Names, question: Question,
     ):
         if number in by_number:
             totals.add_rare(None, (by_number[number],) if question.axes else (), kind, count)
+    for _, group, move in _recent(connection, names, question):
+        if move.run is not None:
+            _add_move(totals, None, group, move)
     if one is None:
         rest = Totals((), None)
-        _from_cube(connection, names, msgspec.structs.replace(question, axes=()), rest)
+        _from_days(connection, names, msgspec.structs.replace(question, axes=()), rest)
         totals.add_difference(rest, (None,))
     return True
 
@@ -256,6 +286,31 @@ def _from_entries(connection: sqlite3.Connection, names: Names, question: Questi
     return True
 
 
+def _recent(
+    connection: sqlite3.Connection, names: Names, question: Question
+) -> Iterator[tuple[Place, tuple[str | None, ...], Move]]:
+    """What is pending and passes the filters: its place in time, its group, and what it adds."""
+    calendar, axes, filters = Calendar(question.zone), question.axes, question.filters
+    wanted, either = tuple(filters.values()), (*axes, *filters)
+    groups: dict[tuple[int, int, int, int, int | None], tuple[str | None, ...] | None] = {}
+    for _, added in batches(connection):
+        for move in added.moves:
+            status, quality = move.standing[:2]
+            key = move.label, status, quality, move.source, move.run
+            if key not in groups:
+                values = _group(either, (move.label, move.run, status, quality, move.source), names)
+                groups[key] = values[: len(axes)] if values[len(axes) :] == wanted else None
+            group = groups[key]
+            if group is not None:
+                yield calendar.place(move.started_us), group, move
+
+
+def _add_move(totals: Totals, start: datetime | None, group: tuple[str | None, ...], move: Move) -> None:
+    totals.add(start, group, move.sign * weigh(move.standing))
+    for kind, count in (move.rare or {}).items():
+        totals.add_rare(start, group, kind, move.sign * count)
+
+
 def _group(axes: tuple[str, ...], row: tuple[Any, ...], names: Names) -> tuple[str | None, ...]:
     label, run, status, quality, source = row[:5]
     codes = {"status": status, "quality": quality, "source": source}
@@ -266,7 +321,7 @@ def _group(axes: tuple[str, ...], row: tuple[Any, ...], names: Names) -> tuple[s
         elif axis in codes:
             found.append(_CODES[axis][codes[axis]])
         elif axis.startswith("tag:"):
-            found.append(names.label(label)[1].get(axis[4:]))
+            found.append(names.label(label)[2].get(axis[4:]))
         else:
             found.append(getattr(names.label(label)[0], axis))
     return tuple(found)

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from tallystick.errors import LedgerCorrupt
 from tallystick.ledger.book import first_hash, link_hash, read_corrections
+from tallystick.ledger.joining import response_key
 from tallystick.ledger.jsonform import amend
+from tallystick.ledger.pending import batches, response_hash
 from tallystick.ledger.rollups import Calendar, Key, Sums
-from tallystick.ledger.rows import Row, decode, encode
+from tallystick.ledger.rows import Move, Row, decode, encode
 from tallystick.ledger.sql import queries
 from tallystick.ledger.sums import FIELDS, MAIN_KINDS, pack, unpack
 from tallystick.ledger.words import Names, Words
@@ -19,7 +21,7 @@ MAX_SHOWN: Final = 20
 _CHUNK: Final = 1000
 _STANDING: Final = ", ".join(("label", "status", "quality", "owed", "unpriced", "cost_micro", "cost_pico", *MAIN_KINDS))
 _ENTRIES: Final = (
-    "SELECT seq, call_id, started_us, settled_us, recorded_us, run, body, joined_us, amended, "  # noqa: S608 - constants
+    "SELECT seq, call_id, started_us, recorded_us, run, body, joined_us, amended, holder, "  # noqa: S608 - constants
     f"{_STANDING} FROM entry WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
 )
 _TABLES: Final = ("cube", "series", "run")
@@ -42,14 +44,16 @@ def differences(connection: sqlite3.Connection) -> list[str]:
 def rebuild(connection: sqlite3.Connection, zone: str) -> None:
     """Writes all rollups anew, in another time zone; the caller holds the transaction."""
     sums, words = Sums(Calendar(zone), _floor(connection)), Words(connection)
-    connection.execute("DELETE FROM cube")
-    connection.execute("DELETE FROM series")
-    connection.execute("DELETE FROM rollup_kind")
+    for _, added in batches(connection):
+        keys = iter(added.keys)
+        connection.executemany(queries()["add_response"], zip(keys, keys, strict=True))
+    for table in ("pending", "cube", "series", "rollup_kind"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
     zeros = ", ".join(f"{name} = 0" for name in FIELDS)
     connection.execute(f"UPDATE run SET {zeros}")  # noqa: S608 - constants
     for number, (row, _) in enumerate(_rows(connection, words, []), 1):
-        sums.add(row)
-        if number % _CHUNK == 0:
+        sums.add([Move(*row.move(1))])
+        if number % _CHUNK == 0 and sums.full:
             sums.write(connection, words)
     sums.write(connection, words)
     connection.execute(queries()["set_state"], ("ledger", "zone", zone))
@@ -57,35 +61,50 @@ def rebuild(connection: sqlite3.Connection, zone: str) -> None:
 
 def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
     zone = connection.execute("SELECT value FROM state WHERE namespace = 'ledger' AND key = 'zone'").fetchone()[0]
-    words = Words(connection)
-    sums = Sums(Calendar(zone), _floor(connection))
+    words = Words(connection, adding=False)
+    calendar, floor = Calendar(zone), _floor(connection)
+    sums = Sums(calendar, floor)
     problems: list[str] = []
-    expected: list[dict[Key, int]] = [{}, {}, {}]
-    rare: dict[tuple[Any, ...], int] = {}
+    expected = _Expected()
     for number, (row, kinds) in enumerate(_rows(connection, words, problems), 1):
-        sums.add(row)
-        if row.rare != kinds:
+        sums.add([Move(*row.move(1))])
+        if (row.rare or {}) != kinds:
             problems.append(f"Call {row.call_id}: the usage of rare kinds is {kinds}, the entry says {row.rare}.")
         if number % _CHUNK == 0:
-            _collect(sums, words, expected, rare)
-    _collect(sums, words, expected, rare)
+            expected.collect(sums, words)
+    expected.collect(sums, words)
     yield from problems[:MAX_SHOWN]
-    for table, wanted in zip(_TABLES, expected, strict=True):
-        yield from _compare(table, _stored(connection, table), wanted)
-    kept = {tuple(key): count for *key, count in connection.execute("SELECT * FROM rollup_kind") if count}
-    wanted_kinds = {key: count for key, count in rare.items() if count}
-    for key in sorted(kept.keys() | wanted_kinds.keys())[:MAX_SHOWN]:
-        if kept.get(key, 0) != wanted_kinds.get(key, 0):
-            yield f"Sum {key}: kept {kept.get(key, 0)}, the entries give {wanted_kinds.get(key, 0)}."
+    kept = _Expected([_stored(connection, table) for table in _TABLES])
+    for *key, count in connection.execute("SELECT * FROM rollup_kind"):
+        kept.rare[tuple(key)] = count
+    for _, added in batches(connection):
+        for first in range(0, len(added.moves), _CHUNK):
+            sums.add(added.moves[first : first + _CHUNK])
+            kept.collect(sums, words)
+    for number, table in enumerate(_TABLES):
+        yield from _compare(table, kept.tables[number], expected.tables[number])
+    wrong = [
+        key for key in kept.rare.keys() | expected.rare.keys() if kept.rare.get(key, 0) != expected.rare.get(key, 0)
+    ]
+    for key in sorted(wrong)[:MAX_SHOWN]:
+        yield f"Sum {key}: kept {kept.rare.get(key, 0)}, the entries give {expected.rare.get(key, 0)}."
 
 
-def _collect(sums: Sums, words: Words, expected: list[dict[Key, int]], rare: dict[tuple[Any, ...], int]) -> None:
-    for table, found in zip(expected, sums.tables(words), strict=True):
-        for key, total in found.items():
-            table[key] = table.get(key, 0) + total
-    for kind_key, count in sums.rare_kinds(words).items():
-        rare[kind_key] = rare.get(kind_key, 0) + count
-    sums.clear()
+class _Expected:
+    """Sums by table, and of rare kinds."""
+
+    def __init__(self, tables: list[dict[Key, int]] | None = None) -> None:
+        self.tables: list[dict[Key, int]] = tables or [{}, {}, {}]
+        self.rare: dict[tuple[Any, ...], int] = {}
+
+    def collect(self, sums: Sums, words: Words) -> None:
+        """Adds what `sums` holds, and empties it."""
+        for table, found in zip(self.tables, sums.tables(words), strict=True):
+            for key, total in found.items():
+                table[key] = table.get(key, 0) + total
+        for kind_key, count in sums.rare_kinds(words).items():
+            self.rare[kind_key] = self.rare.get(kind_key, 0) + count
+        sums.clear()
 
 
 def _stored(connection: sqlite3.Connection, table: str) -> dict[Key, int]:
@@ -113,8 +132,10 @@ def _compare(table: str, kept: dict[Key, int], wanted: dict[Key, int]) -> Iterat
 
 
 def _rows(connection: sqlite3.Connection, words: Words, problems: list[str]) -> Iterator[tuple[Row, dict[str, int]]]:
-    """The rows that count, as they should stand, with the rare kinds that are kept; notes calls that stand wrong."""
+    """The rows that count, as they should stand, with the rare kinds that are kept; notes calls that stand wrong or
+    that their response's id would not find."""
     names, last = Names(connection), -(2**62)
+    waiting = {seq for _, added in batches(connection) for seq in added.keys[1::2]}
     while rows := connection.execute(_ENTRIES, (last,)).fetchall():
         last = rows[-1][0]
         stored = connection.execute(
@@ -124,28 +145,37 @@ def _rows(connection: sqlite3.Connection, words: Words, problems: list[str]) -> 
         for seq, kind, quantity in stored:
             kinds.setdefault(seq, {})[kind] = quantity
         for row in rows:
-            entry = decode(row[1:7], names)
-            if row[8]:
+            entry = decode(row[1:6], names)
+            key = response_key(entry)
+            if key is not None and row[8] is None and row[0] not in waiting and not _indexed(connection, key, row[0]):
+                problems.append(f"Call {row[1]}: the index of responses does not find it.")
+            if row[7]:
                 entry = amend(entry, read_corrections(connection, row[0]))
             wanted = encode(entry, words, 0)
             if wanted.standing != row[9:]:
                 problems.append(f"Call {row[1]} stands as {row[9:]}, its entry and corrections give {wanted.standing}.")
-            if row[7] is None:
+            if row[6] is None:
                 yield wanted, kinds.get(row[0], {})
+
+
+def _indexed(connection: sqlite3.Connection, key: str, seq: int) -> bool:
+    found = connection.execute("SELECT 1 FROM response WHERE hash = ? AND seq = ?", (response_hash(key), seq))
+    return found.fetchone() is not None
 
 
 def _broken_links(connection: sqlite3.Connection) -> Iterator[str]:
     """Follows the hash chain of each writer."""
-    shown = 0
-    writer, expected_no, previous = "", 0, ""
-    batches = connection.execute("SELECT id, writer_id, batch_no, batch_hash FROM batch ORDER BY writer_id, batch_no")
-    for batch, writer_id, batch_no, stored in batches:
+    shown = chained = 0
+    writer, expected_no, previous = "", 0, b""
+    links = connection.execute("SELECT * FROM batch ORDER BY writer_id, batch_no")
+    for batch, writer_id, batch_no, first, count, stored in links:
         if writer_id != writer:
             writer, expected_no, previous = writer_id, 0, first_hash(writer_id)
         entries = connection.execute(
-            "SELECT call_id, started_us, settled_us, recorded_us, run, body FROM entry WHERE batch = ? ORDER BY seq",
-            (batch,),
+            "SELECT call_id, started_us, recorded_us, run, body FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq",
+            (first, first + count),
         ).fetchall()
+        chained += len(entries)
         corrections = connection.execute(
             "SELECT correction_id, call_id, correction.recorded_us, correction.body FROM correction "
             "JOIN entry ON entry.seq = correction.entry WHERE correction.batch = ? ORDER BY correction.seq",
@@ -154,13 +184,16 @@ def _broken_links(connection: sqlite3.Connection) -> Iterator[str]:
         if batch_no != expected_no:
             yield f"Writer {writer_id}: batch {expected_no} is missing."
         elif link_hash(previous, entries, corrections) != stored:
-            yield f"Writer {writer_id}: batch {batch_no} ({len(entries)} entries) is not what was written."
+            yield f"Writer {writer_id}: batch {batch_no} ({count} entries) is not what was written."
         else:
             shown -= 1
         shown += 1
         if shown == MAX_SHOWN:
             return
         expected_no, previous = batch_no + 1, stored
+    total = connection.execute("SELECT count(*) FROM entry").fetchone()[0]
+    if chained != total:
+        yield f"{total:,} entries are kept, {chained:,} were written in batches."
 
 
 def _floor(connection: sqlite3.Connection) -> int:

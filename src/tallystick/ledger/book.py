@@ -16,12 +16,13 @@ from tallystick.ledger.joining import JOIN, REPEAT, REPLACE, response_key, verdi
 from tallystick.ledger.jsonform import amend, check_correction
 from tallystick.ledger.ledger import Item, Receipt
 from tallystick.ledger.memory import conflict, unknown_call
+from tallystick.ledger.pending import FOLD_CALLS, Batch, Pending, response_hash
 from tallystick.ledger.rollups import Calendar, Sums, slot_floor
-from tallystick.ledger.rows import Row, decode, encode, from_us, to_us
+from tallystick.ledger.rows import Move, Row, decode, encode, from_us, to_us
 from tallystick.ledger.sql import queries
 from tallystick.ledger.store import begin, explained
-from tallystick.ledger.sums import MAX_CALLS
-from tallystick.ledger.words import Names, Words
+from tallystick.ledger.sums import MAX_CALLS, MAX_LIGHT_CALLS, heavy
+from tallystick.ledger.words import Names, Words, missing
 from tallystick.ledger.writer import Job
 
 _ENCODE_SORTED: Final = msgspec.json.Encoder(order="sorted").encode
@@ -39,6 +40,7 @@ class Book:
         self._clock = clock
         self._timeout = timeout
         self._words = Words(connection)
+        self._pending = Pending(connection)
         self._calendar = Calendar("UTC")
         self._batch_no = 0
         self._hash = first_hash(writer_id)
@@ -77,14 +79,16 @@ class Book:
                 for job in jobs:
                     job.receipt = None
                 self._words.rolled_back()
+                self._pending.forget()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
     def _page(self) -> _Page:
         sql = queries()
-        seq, batch, floor, zone = self._connection.execute(sql["next_ids"]).fetchone()
+        seq, batch, floor, zone, *pending = self._connection.execute(sql["next_ids"]).fetchone()
         if zone != self._calendar.zone:
             self._calendar = Calendar(zone)
+        self._pending.begun(*pending)
         now_us = int(self._clock() * 1_000_000)
         wanted = slot_floor(now_us)
         if wanted > int(floor):
@@ -92,30 +96,35 @@ class Book:
             self._connection.execute(sql["drop_slots"], (wanted,))
             self._connection.execute(sql["drop_slot_kinds"], (wanted,))
             self._connection.execute(sql["set_state"], ("ledger", "slot_floor", str(wanted)))
-        return _Page(self._connection, self._words, Sums(self._calendar, int(floor)), (seq, batch), now_us)
+        return _Page(self._words, self._pending, Sums(self._calendar, int(floor)), (seq, batch), now_us)
 
 
 class _Page:
     """One transaction at work."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, words: Words, sums: Sums, first: tuple[int, int], now_us: int
-    ) -> None:
-        self._connection = connection
+    def __init__(self, words: Words, pending: Pending, sums: Sums, first: tuple[int, int], now_us: int) -> None:
+        self._connection = words.connection
         self._words = words
+        self._pending = pending
         self._sums = sums
-        self._seq, self._batch = first
+        self._first, self._batch = first
+        self._seq = self._first
         self._now_us = now_us
-        self._names = Names(connection)
+        self._names = Names(self._connection)
         self._sql = queries()
         self._entries: list[tuple[Any, ...]] = []
         self._corrections: list[tuple[Any, ...]] = []
+        self._moves: list[tuple[Any, ...]] = []
+        self._keys: list[int] = []
 
     def write_quickly(self, jobs: list[Job]) -> bool:
         """Writes jobs that hold only new entries, of calls nobody has seen; says whether that was so. If not, the
         transaction is spoilt."""
         rows, kinds = [], []
-        seq, batch, now_us, words, add = self._seq, self._batch, self._now_us, self._words, self._sums.add
+        hashes: dict[int, int] = {}
+        keyed = 0
+        seq, now_us, words = self._seq, self._now_us, self._words
+        chain, moved = self._entries.append, self._moves.append
         for job in jobs:
             for item in job.items:
                 if not isinstance(item, Entry):
@@ -124,83 +133,111 @@ class _Page:
                     row = encode(item, words, now_us)
                 except TallyError:
                     return False
-                rows.append(row.columns(seq, batch, response_key(item)))
-                kinds += [(seq, kind, count) for kind, count in row.rare.items()]
-                self._entries.append(chained(row))
-                add(row)
+                rows.append(row.stored)
+                chain(row.chained)
+                moved(row.move(1))
+                if row.rare is not None:
+                    kinds += [(seq, kind, count) for kind, count in row.rare.items()]
+                key = response_key(item)
+                if key is not None:
+                    hashes[response_hash(key)] = seq
+                    keyed += 1
                 seq += 1
-                if len(rows) % MAX_CALLS == 0:
-                    self._sums.write(self._connection, words)
             job.receipt = Receipt(written=len(job.items))
+        if len(hashes) < keyed or self._pending.known(list(hashes)):
+            return False
         try:
             self._connection.executemany(self._sql["add_entry"], rows)
         except sqlite3.IntegrityError:
-            # Some call or provider's id is there already.
+            # Some call is there already.
             return False
         self._connection.executemany(self._sql["add_entry_kind"], kinds)
+        self._keys = [number for pair in hashes.items() for number in pair]
+        self._seq = seq
         return True
 
     def write_carefully(self, job: Job) -> None:
         """Writes one job item by item, all or nothing of it."""
         connection = self._connection
-        before = self._seq, len(self._entries), len(self._corrections)
+        before = self._seq, len(self._entries), len(self._corrections), len(self._moves), len(self._keys)
         connection.execute("SAVEPOINT job")
         try:
             job.receipt = self._write_items(job.items)
-            self._sums.write(connection, self._words)
         except TallyError as error:
             job.error, job.receipt = error, None
             connection.execute("ROLLBACK TO job")
             self._words.rolled_back()
             self._names = Names(connection)
-            self._sums.clear()
             self._seq = before[0]
             del self._entries[before[1] :], self._corrections[before[2] :]
+            del self._moves[before[3] :], self._keys[before[4] :]
         connection.execute("RELEASE job")
 
-    def finish(self, writer_id: str, batch_no: int, previous: str) -> str | None:
-        """Writes the sums and the batch's link of the chain, which it returns; None when nothing was written."""
+    def finish(self, writer_id: str, batch_no: int, previous: bytes) -> bytes | None:
+        """Writes what the batch adds to the sums, and its link of the chain, which it returns; None when nothing was
+        written."""
         if not self._entries and not self._corrections:
             return None
-        self._sums.write(self._connection, self._words)
         link = link_hash(previous, self._entries, self._corrections)
-        self._connection.execute(self._sql["add_batch"], (self._batch, writer_id, batch_no, link))
+        values = self._batch, writer_id, batch_no, self._first, len(self._entries), link
+        self._connection.execute(self._sql["add_batch"], values)
+        calls = self._pending.calls + len(self._moves)
+        weighty = any(heavy(move[5]) for move in self._moves)
+        if calls >= FOLD_CALLS or weighty:
+            self._fold(MAX_CALLS if weighty else MAX_LIGHT_CALLS)
+        else:
+            self._pending.write(self._batch, self._moves, self._keys)
         return link
+
+    def _fold(self, size: int) -> None:
+        """Brings all that is pending, and this batch, into the rollups and the index of responses; so many calls can be
+        added up at once."""
+        pairs: list[tuple[int, int]] = []
+        moves: list[Move] = []
+        for added in (*self._pending.take(), Batch([Move(*fields) for fields in self._moves], self._keys)):
+            moves += added.moves
+            keys = iter(added.keys)
+            pairs += zip(keys, keys, strict=True)
+        for first in range(0, len(moves), size):
+            self._sums.add(moves[first : first + size])
+            if self._sums.full:
+                self._sums.write(self._connection, self._words)
+        self._sums.write(self._connection, self._words)
+        pairs.sort()
+        self._connection.executemany(self._sql["add_response"], pairs)
 
     def _write_items(self, items: Sequence[Item]) -> Receipt:
         written = known = 0
         joined: dict[str, str] = {}
         repeated: list[str] = []
-        for number, item in enumerate(items, 1):
+        for item in items:
             outcome = self._correct(item) if isinstance(item, Correction) else self._enter(item, joined)
             if outcome == REPEAT:
                 repeated.append(item.call_id if isinstance(item, Entry) else "")
             written += outcome not in (JOIN, None)
             known += outcome is None
-            if number % MAX_CALLS == 0:
-                self._sums.write(self._connection, self._words)
         return Receipt(written=written, known=known, joined=joined, repeated=tuple(repeated))
 
     def _enter(self, entry: Entry, joined: dict[str, str]) -> str | None:
         row = encode(entry, self._words, self._now_us)
         known = self._one("entry_by_call", row.call_id)
         if known is not None:
-            _, _, started_us, settled_us, _, run, body, _ = known
-            if (started_us, settled_us, run, body) != (row.started_us, row.settled_us, row.run, row.body):
+            _, call_id, started_us, _, run, body, _ = known
+            if (call_id, started_us, run, body) != (*row.chained[:2], *row.chained[3:]):
                 raise conflict(row.call_id)
             return None
         key = response_key(entry)
-        standing = None if key is None else self._one("entry_by_response", key)
+        standing = None if key is None else self._standing(key)
         if standing is None:
             self._insert(row, key)
-            self._sums.add(row)
+            self._moves.append(row.move(1))
             return REPLACE
         holder, source, recorded_us, holder_id = standing
         found = verdict(SOURCES[source], entry.source)
         if found == REPLACE:
             self._join_family(holder, row, joined)
             self._insert(row, key)
-            self._sums.add(row)
+            self._moves.append(row.move(1))
             return found
         seq = self._insert(row, None)
         if found == JOIN:
@@ -208,8 +245,22 @@ class _Page:
             joined[row.call_id] = holder_id
         else:
             self._run("flag_repeated", holder, seq)
-            self._sums.add(row)
+            self._moves.append(row.move(1))
         return found
+
+    def _standing(self, key: str) -> tuple[int, int, int, str] | None:
+        """The entry that stands for a response: seq, source, recorded_us, call_id."""
+        hashed = response_hash(key)
+        own = iter(self._keys)
+        here = [seq for other, seq in zip(own, own, strict=True) if other == hashed]
+        for seq in self._pending.seqs(hashed) + here:
+            found = self._one("entry_by_seq", seq)
+            if found is None:
+                raise missing("entry_by_seq", seq)
+            *columns, source, holder = found
+            if holder is None and response_key(decode(tuple(columns), self._names)) == key:
+                return seq, source, columns[2], columns[0]
+        return None
 
     def _join_family(self, holder: int, row: Row, joined: dict[str, str]) -> None:
         """A better source has arrived: all that stood for the call become attributes of it."""
@@ -218,8 +269,8 @@ class _Page:
             joined_us = known_us
             if joined_us is None:
                 standing = amend(entry, self._corrections_of(seq))
-                self._sums.remove(encode(standing, self._words, self._now_us))
-                joined_us = max(row.recorded_us, columns[3])
+                self._moves.append(encode(standing, self._words, self._now_us).move(-1))
+                joined_us = max(row.recorded_us, columns[2])
             self._run("hold_entry", self._seq, joined_us, seq)
             if entry.call_id in joined:
                 joined[entry.call_id] = row.call_id
@@ -242,11 +293,10 @@ class _Page:
         before = encode(amend(entry, earlier), self._words, self._now_us)
         after = encode(amend(entry, [*earlier, correction]), self._words, self._now_us)
         if joined_us is None:
-            self._sums.remove(before)
-            self._sums.add(after)
+            self._moves += [before.move(-1), after.move(1)]
         self._run("amend_entry", *after.standing, seq)
         self._run("drop_entry_kinds", seq)
-        for kind, count in after.rare.items():
+        for kind, count in (after.rare or {}).items():
             self._run("add_entry_kind", seq, kind, count)
         self._run("add_correction", self._batch, correction.correction_id, seq, stored[0], body)
         self._corrections.append((correction.correction_id, correction.corrects, stored[0], body))
@@ -258,13 +308,15 @@ class _Page:
     def _insert(self, row: Row, key: str | None) -> int:
         seq = self._seq
         self._seq += 1
-        self._run("add_entry", *row.columns(seq, self._batch, key))
-        for kind, count in row.rare.items():
+        self._run("add_entry", *row.stored)
+        for kind, count in (row.rare or {}).items():
             self._run("add_entry_kind", seq, kind, count)
-        self._entries.append(chained(row))
+        if key is not None:
+            self._keys += [response_hash(key), seq]
+        self._entries.append(row.chained)
         return seq
 
-    def _one(self, query: str, key: str) -> Any:
+    def _one(self, query: str, key: str | int) -> Any:
         return self._connection.execute(self._sql[query], (key,)).fetchone()
 
     def _run(self, query: str, *values: object) -> None:
@@ -289,16 +341,12 @@ def read_corrections(connection: sqlite3.Connection, seq: int) -> list[Correctio
     return found
 
 
-def chained(row: Row) -> tuple[Any, ...]:
-    """What of an entry goes into the hash chain: what never changes."""
-    return row.call_id, row.started_us, row.settled_us, row.recorded_us, row.run, row.body
-
-
-def first_hash(writer_id: str) -> str:
+def first_hash(writer_id: str) -> bytes:
     """Where a writer's hash chain begins."""
-    return hashlib.sha256(writer_id.encode()).hexdigest()
+    return hashlib.sha256(writer_id.encode()).digest()
 
 
-def link_hash(previous: str, entries: Sequence[tuple[Any, ...]], corrections: Sequence[tuple[Any, ...]]) -> str:
-    """The next link of a chain: sha256 over the last link and the batch as JSON, in the order of seq."""
-    return hashlib.sha256(msgspec.json.encode((previous, entries, corrections))).hexdigest()
+def link_hash(previous: bytes, entries: Sequence[tuple[Any, ...]], corrections: Sequence[tuple[Any, ...]]) -> bytes:
+    """The next link of a chain: sha256 over the last link and the batch as MessagePack, in the order of seq. Of an
+    entry call_id, started_us, recorded_us, run and body, which never change."""
+    return hashlib.sha256(msgspec.msgpack.encode((previous, entries, corrections))).digest()

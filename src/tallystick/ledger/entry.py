@@ -26,8 +26,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `call_id` is ours and the key; `provider_response_id` is an attribute that may repeat or be missing. `owed` is False
     for the API-equivalent of a subscription, which nobody is billed for. `quality` says how far the usage can be
-    trusted. `context` is what decided the price beside model, tier and region (batch processing, speed, residency): with
-    it the call can be priced again. `usage_raw` is the provider's own usage object as JSON text, at most 4 KB, never message text.
+    trusted. `context` is what decided the price beside model, tier and region (batch processing, speed, residency):
+    with it the call can be priced again. `usage_raw` is the provider's own usage object as JSON text, at most 4 KB,
+    never message text.
     """
 
     call_id: str
@@ -105,7 +106,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CORRECTABLE: Final = frozenset(
-    {"usage", "quality", "cost", "reported_cost", "status", "model", "maker", "tier", "region", "tags", "owed"}
+    {"usage", "quality", "cost", "reported_cost", "status", "model", "maker", "tier", "region", "context", "tags", "owed"}
 )
 """The fields a correction may give anew. Identity and time of a call never change."""
 

@@ -13,7 +13,7 @@ from tallystick.core.periods import Period
 from tallystick.core.usage import Usage
 from tallystick.errors import InputError
 from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES, Entry
-from tallystick.ledger.sums import FIELDS, LIMB, MAIN_KINDS, kind_order, rare, spent, unpack, weigh
+from tallystick.ledger.sums import FIELDS, LIMB, MAIN_KINDS, kind_order, rare, stand, unpack, weigh
 
 DIMENSIONS: Final = ("provider", "model", "maker", "source", "status", "quality", "run")
 """What calls can be grouped by, beside any tag name. A tag of one of these names is written `tag:provider`."""
@@ -152,8 +152,8 @@ class Totals:
         """Adds one call."""
         group = tuple([value_of(entry, name) for name in self._by])
         start = self.start_of(entry.started_at)
-        counts = {} if entry.usage is None else {kind: entry.usage[kind] for kind in entry.usage}
-        self.add(start, group, weigh(entry, counts, *spent(entry)))
+        counts = {} if entry.usage is None else dict(entry.usage.items())
+        self.add(start, group, weigh(stand(entry, tuple(counts), tuple(counts.values()))))
         for kind, count in rare(counts).items():
             self.add_rare(start, group, kind, count)
 

@@ -16,10 +16,7 @@ from tallystick.ledger.words import Names
 
 PAGE: Final = 500
 
-_COLUMNS: Final = (
-    "entry.seq, entry.amended, entry.call_id, entry.started_us, entry.settled_us, entry.recorded_us, entry.run, "
-    "entry.body"
-)
+_COLUMNS: Final = "entry.seq, entry.amended, entry.call_id, entry.started_us, entry.recorded_us, entry.run, entry.body"
 _OLDEST: Final = "(entry.started_us, entry.seq) > (?, ?)", "ORDER BY entry.started_us, entry.seq LIMIT ?"
 _NEWEST: Final = "(entry.started_us, entry.seq) < (?, ?)", "ORDER BY entry.started_us DESC, entry.seq DESC LIMIT ?"
 _BEFORE_ALL: Final = -(2**63)

@@ -1,6 +1,6 @@
 """Rows: an entry as a row of the ledger's file, and back.
 
-The row has two parts. `body`, with the ids and times beside it, is the entry as it arrived and never changes. The other
+The row has two parts. `body`, with the ids and times before it, is the entry as it arrived and never changes. The other
 columns are the call as it stands, for sums and searches; a correction moves them.
 """
 
@@ -15,15 +15,15 @@ import msgspec
 from tallystick.core.cost import Cost, Line
 from tallystick.core.money import Money
 from tallystick.core.usage import Usage
-from tallystick.errors import InputError
+from tallystick.errors import InputError, LedgerCorrupt
 from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES, Entry
-from tallystick.ledger.jsonform import check_texts
-from tallystick.ledger.sums import MAIN_KINDS, limbs, rare, spent, weigh
-from tallystick.ledger.words import Label, Names, Words
+from tallystick.ledger.jsonform import MAX_ID, check_texts
+from tallystick.ledger.sums import QUALITY_CODE, STATUS_CODE, Standing, all_main, rare, stand
+from tallystick.ledger.words import Names, Words
+
+__all__ = ["EPOCH", "QUALITY_CODE", "SOURCE_CODE", "STATUS_CODE", "Move", "Row", "decode", "encode", "from_us", "to_us"]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-QUALITY_CODE: Final = {name: code for code, name in enumerate(QUALITIES)}
-STATUS_CODE: Final = {name: code for code, name in enumerate(STATUSES)}
 SOURCE_CODE: Final = {name: code for code, name in enumerate(SOURCES)}
 
 _TAIL_NAMES: Final = (
@@ -31,44 +31,63 @@ _TAIL_NAMES: Final = (
     "latency_us", "ttft_us", "request_bytes", "response_bytes", "hold_id", "usage_raw",
 )  # fmt: skip
 _TAIL: Final = attrgetter(*_TAIL_NAMES)
-_ENCODE: Final = msgspec.json.Encoder().encode
-_DECODE: Final = msgspec.json.Decoder().decode
-_ZERO: Final = (0,) * len(MAIN_KINDS)
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_DECODE: Final = msgspec.msgpack.Decoder().decode
 _MAX_INT: Final = 2**63
-_LISTED: Final = 3
-_SAFE_INT: Final = 2**60
+_US: Final = timedelta(microseconds=1)
+_PLAIN_COST: Final = 4
+
+
+class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a call adds to the rollups (sign 1), or no longer adds (-1) as it was corrected or joined into another."""
+
+    sign: int
+    started_us: int
+    run: int | None
+    source: int
+    label: int
+    standing: Standing
+    rare: dict[str, int] | None
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """An entry ready to be written. `standing` are the columns that a correction moves; `weight` is what the call adds
-    to sums, `rare` its usage of kinds without a column."""
+    """An entry ready to be written. `stored` are the values of the query `add_entry`, `rare` its usage of kinds without
+    a column."""
 
-    call_id: str
-    started_us: int
-    settled_us: int | None
-    recorded_us: int
-    run: int | None
-    label: Label
-    source: str
-    status: str
-    standing: tuple[int, ...]
-    weight: int
-    rare: dict[str, int]
-    body: str
+    stored: tuple[Any, ...]
+    rare: dict[str, int] | None
 
-    def columns(self, seq: int, batch: int, response_key: str | None) -> tuple[Any, ...]:
-        """The values of the query `add_entry`."""
-        label, status, quality, *rest = self.standing
-        return (
-            seq, batch, self.call_id, response_key, self.started_us, self.settled_us, self.recorded_us, self.run,
-            label, status, quality, SOURCE_CODE[self.source], *rest, self.body,
-        )  # fmt: skip
+    @property
+    def call_id(self) -> str:
+        """The call's own id."""
+        call_id: str = self.stored[0]
+        return call_id
+
+    @property
+    def recorded_us(self) -> int:
+        """When it was recorded."""
+        us: int = self.stored[2]
+        return us
+
+    @property
+    def standing(self) -> tuple[int, ...]:
+        """The columns that a correction moves, label first."""
+        return self.stored[5:19]
+
+    @property
+    def chained(self) -> tuple[Any, ...]:
+        """What goes into the hash chain: call_id, started_us, recorded_us, run, body."""
+        return (*self.stored[:4], self.stored[19])
+
+    def move(self, sign: int) -> tuple[Any, ...]:
+        """The fields of what the call adds to the rollups."""
+        stored = self.stored
+        return sign, stored[1], stored[3], stored[4], stored[5], stored[6:19], self.rare
 
 
 def to_us(instant: datetime) -> int:
     """Microseconds since 1970 UTC."""
-    delta = instant - EPOCH
-    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+    return (instant - EPOCH) // _US
 
 
 def from_us(us: int) -> datetime:
@@ -78,7 +97,9 @@ def from_us(us: int) -> datetime:
 
 def encode(entry: Entry, words: Words, now_us: int) -> Row:
     """The row of an entry. Raises InputError for what a ledger cannot keep."""
-    check_texts(entry)
+    call_id = entry.call_id
+    if len(call_id) > MAX_ID or entry.usage_raw is not None or not call_id.isascii():
+        check_texts(entry)
     try:
         return _encode(entry, words, now_us)
     except (OverflowError, UnicodeError, TypeError) as error:
@@ -89,39 +110,55 @@ def encode(entry: Entry, words: Words, now_us: int) -> Row:
 
 
 def _encode(entry: Entry, words: Words, now_us: int) -> Row:
-    usage = entry.usage
-    counts = {} if usage is None else {kind: usage[kind] for kind in usage}
-    pico, unpriced = spent(entry)
-    label = words.label(entry)
-    settled, recorded = entry.settled_at, entry.recorded_at
-    return Row(
-        entry.call_id,
-        to_us(entry.started_at),
-        None if settled is None else to_us(settled),
-        now_us if recorded is None else to_us(recorded),
-        None if entry.run_id is None else words.run(entry.run_id),
+    usage, cost, reported = entry.usage, entry.cost, entry.reported_cost
+    started, settled, recorded, run_id = entry.started_at, entry.settled_at, entry.recorded_at, entry.run_id
+    kinds: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
+    if usage:
+        kinds, values = zip(*usage.items(), strict=True)
+    standing = stand(entry, kinds, values)
+    label, source = words.label(entry), SOURCE_CODE[entry.source]
+    body = (
         label,
-        entry.source,
-        entry.status,
-        (
-            label.id, STATUS_CODE[entry.status], QUALITY_CODE[entry.quality], entry.owed, unpriced, *limbs(pico),
-            *[counts.get(kind, 0) for kind in MAIN_KINDS],
-        ),
-        weigh(entry, counts, pico, unpriced),
-        rare(counts),
-        _body(entry, label.id, None if usage is None else counts, words),
-    )  # fmt: skip
+        source,
+        standing[:3],
+        None if usage is None else (words.shape(kinds), *values),
+        None if cost is None else _written_cost(cost, values, words),
+        None if reported is None else _number(reported.pico),
+        None if settled is None else (settled - started) // _US,
+        *_TAIL(entry),
+    )
+    stored = (
+        entry.call_id,
+        (started - EPOCH) // _US,
+        now_us if recorded is None else to_us(recorded),
+        None if run_id is None else words.run(run_id),
+        source,
+        label,
+        *standing,
+        _ENCODE(body),
+    )
+    return Row(stored, None if usage is None or all_main(kinds) else rare(usage))
 
 
 def decode(row: tuple[Any, ...], names: Names) -> Entry:
-    """The entry as it arrived, from (call_id, started_us, settled_us, recorded_us, run, body)."""
-    call_id, started_us, settled_us, recorded_us, run, body = row
-    label, status, quality, source, owed, counts, cost, reported, *tail = _DECODE(body)
+    """The entry as it arrived, from (call_id, started_us, recorded_us, run, body). Raises LedgerCorrupt."""
+    call_id, started_us, recorded_us, run, body = row
+    try:
+        label, source, (status, quality, owed), shaped, cost, reported, taken, *tail = _DECODE(body)
+    except (ValueError, TypeError) as error:
+        raise LedgerCorrupt(
+            f"The ledger is damaged: call {call_id} cannot be read: {error}.",
+            money="Its totals cannot be trusted.",
+            todo="Restore it from a backup.",
+        ) from None
     identity, context, tags = names.label(label)
+    started = from_us(started_us)
+    counts = {} if shaped is None else dict(zip(names.shape(shaped[0]), shaped[1:], strict=True))
     return Entry(
         call_id=call_id,
-        started_at=from_us(started_us),
-        settled_at=None if settled_us is None else from_us(settled_us),
+        started_at=started,
+        settled_at=None if taken is None else started + timedelta(microseconds=taken),
         recorded_at=from_us(recorded_us),
         provider=identity.provider,
         model=identity.model,
@@ -135,62 +172,55 @@ def decode(row: tuple[Any, ...], names: Names) -> Entry:
         status=STATUSES[status],
         quality=QUALITIES[quality],
         source=SOURCES[source],
-        owed=owed,
+        owed=bool(owed),
         run_id=names.run(run),
-        usage=None if counts is None else Usage.trusted(counts),
-        cost=None if cost is None else _read_cost(cost, names),
+        usage=None if shaped is None else Usage.trusted(counts),
+        cost=None if cost is None else _read_cost(cost, counts, names),
         reported_cost=None if reported is None else Money(int(reported)),
         **dict(zip(_TAIL_NAMES, tail, strict=True)),
     )
 
 
-def _body(entry: Entry, label: int, counts: dict[str, int] | None, words: Words) -> str:
-    cost, reported = entry.cost, entry.reported_cost
-    values = (
-        label,
-        STATUS_CODE[entry.status],
-        QUALITY_CODE[entry.quality],
-        SOURCE_CODE[entry.source],
-        entry.owed,
-        counts,
-        None if cost is None else _written_cost(cost, words),
-        None if reported is None else _number(reported.pico),
-        *_TAIL(entry),
-    )
-    return _ENCODE(values).decode()
+def _written_cost(cost: Cost, counts: tuple[int, ...], words: Words) -> tuple[Any, ...]:
+    """The head's number, the sum, the quantities (None: those of the usage) and amounts of the lines; and, where the
+    head does not hold them, the listed sum, the notes, and the notes of the lines."""
+    kinds: tuple[str, ...] = ()
+    priced: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+    quantities: tuple[int, ...] = ()
+    amounts: tuple[Any, ...] = ()
+    if cost.lines:
+        kinds, quantities, amounts, priced, notes = zip(*map(msgspec.structs.astuple, cost.lines), strict=True)
+    pico, wide = cost.pico, None if quantities == counts else quantities
+    head = words.head(cost, kinds, priced, notes)
+    plain = head is not None and cost.listed_pico is None
+    if not plain or pico is None or not 0 <= pico < _MAX_INT:
+        pico, amounts = _number(pico), tuple([_number(amount) for amount in amounts])
+    if plain:
+        return head, pico, wide, amounts
+    bare = words.bare_head(cost, kinds, priced)
+    return bare, pico, wide, amounts, _number(cost.listed_pico), cost.notes, notes
 
 
-def _written_cost(cost: Cost, words: Words) -> tuple[Any, ...]:
-    # Compiled rates are few and long-lived, so nearly always all numbers are known.
-    numbers = words.priced_numbers
-    lines: list[tuple[Any, ...]]
-    try:
-        lines = [(line.kind, line.quantity, line.pico, numbers[id(line.priced)][1], line.note) for line in cost.lines]
-    except KeyError:
-        priced = words.priced
-        lines = [(line.kind, line.quantity, line.pico, priced(line.priced), line.note) for line in cost.lines]
-    pico = cost.pico
-    if pico is None or not -_SAFE_INT < pico < _SAFE_INT:
-        # JSON of 64 bits ends at $9.2M; beyond that the digits go in as text.
-        lines = [(kind, quantity, _number(amount), number, note) for kind, quantity, amount, number, note in lines]
-        pico = _number(pico)
-    if cost.listed_pico is None:
-        return words.head(cost), pico, lines
-    return words.head(cost), pico, lines, _number(cost.listed_pico)
-
-
-def _read_cost(value: list[Any], names: Names) -> Cost:
-    head = names.head(value[0])
+def _read_cost(value: list[Any], counts: dict[str, int], names: Names) -> Cost:
+    number, pico, quantities, amounts = value[:_PLAIN_COST]
+    head, priced = names.head(number)
+    listed, notes, line_notes = value[_PLAIN_COST:] or (None, head.notes, None)
+    if line_notes is None:
+        line_notes = ["" if one is None else one.note for one in priced]
     lines = [
-        Line(
-            kind, quantity, None if pico is None else int(pico), None if priced is None else names.priced(priced), note
+        Line(kind, quantity, None if amount is None else int(amount), one, note)
+        for kind, quantity, amount, one, note in zip(
+            head.kinds, counts.values() if quantities is None else quantities, amounts, priced, line_notes, strict=True
         )
-        for kind, quantity, pico, priced, note in value[2]
     ]
-    pico = None if value[1] is None else int(value[1])
-    listed = int(value[3]) if len(value) > _LISTED else None
-    return Cost(tuple(lines), pico, head.basis, head.rate_ids, head.catalogue, head.notes, listed)
+    whole = None if pico is None else int(pico)
+    return Cost(
+        tuple(lines), whole, head.basis, head.rate_ids, head.catalogue, tuple(notes),
+        None if listed is None else int(listed),
+    )  # fmt: skip
 
 
 def _number(pico: int | None) -> Any:
+    # MessagePack has integers of 64 bits, which end at $9.2M; beyond that the digits go in as text.
     return pico if pico is None or -_MAX_INT <= pico < _MAX_INT else str(pico)

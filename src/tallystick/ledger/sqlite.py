@@ -40,7 +40,7 @@ DEFAULT_TIMEOUT: Final = 5.0
 
 _CHECKPOINT_BYTES: Final = 8_000_000
 _CHECKPOINT_PAGES: Final = 16_000
-_JOINED: Final = "SELECT call_id, started_us, settled_us, recorded_us, run, body FROM entry WHERE call_id = ?"
+_JOINED: Final = "SELECT call_id, started_us, recorded_us, run, body FROM entry WHERE call_id = ?"
 
 
 class _Desk:
@@ -280,7 +280,9 @@ class SqliteLedger:
             try:
                 yield connection, names
             finally:
-                connection.execute("ROLLBACK")
+                # A disk that fails has SQLite end the transaction by itself.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def _sync(self) -> None:
         """Makes the disk keep all that was committed. In WAL mode that is the -wal file; nobody's commit waits."""

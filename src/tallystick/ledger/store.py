@@ -36,8 +36,8 @@ _NOT_WRITTEN: Final = "Nothing of this was entered; what was there before is int
 def create(path: Path) -> None:
     """Makes the folder (0700) and an empty file (0600) where there are none. Raises LedgerUnavailable.
 
-    A file that is there is left alone: POSIX drops all locks a process has on a file when any descriptor of it is closed,
-    SQLite's among them, and whoever exits next would take the ledger for unused.
+    A file that is there is left alone: POSIX drops all locks a process has on a file when any descriptor of it is
+    closed, SQLite's among them, and whoever exits next would take the ledger for unused.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -158,7 +158,8 @@ def _head(connection: sqlite3.Connection) -> tuple[int, bool, int]:
         empty = not _pragma(connection, "schema_version")
         return _pragma(connection, "application_id"), empty, _pragma(connection, "user_version")
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _migrate(connection: sqlite3.Connection, timeout: float) -> None:

@@ -8,12 +8,14 @@ addition then adds them all, and `unpack` takes them apart when a row is written
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from tallystick.core.usage import KINDS
 from tallystick.errors import InputError
-from tallystick.ledger.entry import Entry
+from tallystick.ledger.entry import QUALITIES, STATUSES, Entry
 
 MAIN_KINDS: Final = ("input", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "output", "reasoning")
 """The kinds that have columns of their own; the others are rare and kept in side tables."""
@@ -33,19 +35,35 @@ MAX_MICRO: Final = 2**53
 MAX_CALLS: Final = 1000
 """So many calls can be added up before a counter of 64 bits could overflow, as one call adds less than 2**53."""
 
+MAX_LIGHT_CALLS: Final = 100_000
+"""So many calls that are not `heavy` can be added up."""
+
+HEAVY: Final = 2**40
+"""A call with a count or a cost in 1e-6 USD from here on is heavy: its sums are written at once, so that it is refused
+itself where one would overflow."""
+
+QUALITY_CODE: Final = {name: code for code, name in enumerate(QUALITIES)}
+STATUS_CODE: Final = {name: code for code, name in enumerate(STATUSES)}
+
+Standing = tuple[int, ...]
+"""The call as it stands, for sums: codes of status and quality, owed, unpriced, the limbs of the cost, MAIN_KINDS."""
+
 _BITS: Final = 64
 _SHIFT: Final = {name: position * _BITS for position, name in enumerate(FIELDS)}
-_KIND: Final = {kind: _SHIFT[kind] for kind in MAIN_KINDS}
+_KIND: Final = frozenset(MAIN_KINDS)
 _BYTES: Final = len(FIELDS) * 8
 _UNSIGNED: Final = struct.Struct(f"<{len(FIELDS)}Q").unpack
+_COUNTS: Final = struct.Struct(f"<4Q{len(MAIN_KINDS)}Q").pack
+_COUNTS_SHIFT: Final = _SHIFT["owed_micro"]
 _HALF: Final = 1 << (_BITS - 1)
 _BIAS: Final = sum(_HALF << shift for shift in _SHIFT.values())
-_ONE_CALL: Final = 1 << _SHIFT["calls"]
+_REFUSED: Final = STATUS_CODE["refused"]
+_REFUSED_CALL: Final = (1 << _SHIFT["calls"]) + (1 << _SHIFT["refused"])
 _UNPRICED: Final = 1 << _SHIFT["unpriced"]
-_REFUSED: Final = 1 << _SHIFT["refused"]
-_QUALITY: Final = {"exact": 0, **{name: 1 << _SHIFT[name] for name in ("estimated", "lower_bound", "unknown")}}
-_OWED: Final = (_SHIFT["owed_micro"], _SHIFT["owed_pico"])
-_FREE: Final = (_SHIFT["free_micro"], _SHIFT["free_pico"])
+_CALL: Final = tuple([(1 << _SHIFT["calls"]) + (0 if name == "exact" else 1 << _SHIFT[name]) for name in QUALITIES])
+_OWED_MICRO: Final = _SHIFT["owed_micro"]
+_FREE_MICRO: Final = _SHIFT["free_micro"]
+_USUAL: Final = 2**60
 _POSITION: Final = {kind: position for position, kind in enumerate(KINDS)}
 
 
@@ -61,26 +79,52 @@ def spent(entry: Entry) -> tuple[int, bool]:
     return pico, False
 
 
-def weigh(entry: Entry, counts: dict[str, int], pico: int, unpriced: bool) -> int:
-    """All counters of one call in one integer. `counts` is its usage, `pico` and `unpriced` come from `spent`. Kinds
-    outside `MAIN_KINDS` are left to the caller."""
-    total = _ONE_CALL
-    for kind, count in counts.items():
-        shift = _KIND.get(kind)
-        if shift is not None:
-            total += count << shift
-    if pico:
-        micro, rest = divmod(pico, LIMB)
-        high, low = _OWED if entry.owed else _FREE
-        total += (micro << high) + (rest << low)
-    if entry.status == "refused":
-        return total + _REFUSED
+def stand(entry: Entry, kinds: tuple[str, ...], values: tuple[int, ...]) -> Standing:
+    """What a call adds to sums; `kinds` and `values` are its usage."""
+    cost = entry.cost
+    pico, unpriced = (cost.pico, False) if cost is not None and cost.pico is not None else spent(entry)
+    micro, rest = divmod(pico, LIMB) if 0 <= pico < _USUAL else limbs(pico)
+    return (
+        STATUS_CODE[entry.status], QUALITY_CODE[entry.quality], 1 if entry.owed else 0, 1 if unpriced else 0,
+        micro, rest, *_columns(kinds)((*values, 0)),
+    )  # fmt: skip
+
+
+@lru_cache(4096)
+def _columns(kinds: tuple[str, ...]) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+    """Picks the columns of MAIN_KINDS from the counts of a usage with a zero behind."""
+    return itemgetter(*[kinds.index(kind) if kind in kinds else -1 for kind in MAIN_KINDS])
+
+
+@lru_cache(4096)
+def all_main(kinds: tuple[str, ...]) -> bool:
+    """Whether all kinds of a usage have columns of their own."""
+    return _KIND.issuperset(kinds)
+
+
+def heavy(standing: Standing) -> bool:
+    """Whether a few thousand calls like this could overflow a sum."""
+    return max(standing) >= HEAVY or standing[4] <= -HEAVY
+
+
+def weigh(standing: Standing, figures: tuple[int, ...] | None = None, count: int = 1) -> int:
+    """All counters of one call in one integer; or of `count` calls that are alike but for the cost and MAIN_KINDS,
+    whose sums are `figures`. Other kinds are left to the caller."""
+    status, quality, owed, unpriced = standing[:4]
+    micro, rest, *counts = standing[4:] if figures is None else figures
+    total = _REFUSED_CALL if status == _REFUSED else _CALL[quality]
     if unpriced:
         total += _UNPRICED
-    return total + _QUALITY[entry.quality]
+    total *= count
+    if micro < 0:
+        # Only a correction or a credit is below nothing; it borrows from its neighbour, see `unpack`.
+        total += micro << (_OWED_MICRO if owed else _FREE_MICRO)
+        micro = 0
+    money = (micro, rest, 0, 0) if owed else (0, 0, micro, rest)
+    return total + (int.from_bytes(_COUNTS(*money, *counts), "little") << _COUNTS_SHIFT)
 
 
-def rare(counts: dict[str, int]) -> dict[str, int]:
+def rare(counts: Mapping[str, int]) -> dict[str, int]:
     """The part of a usage that has no column of its own."""
     return {kind: count for kind, count in counts.items() if kind not in _KIND}
 

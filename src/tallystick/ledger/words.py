@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Hashable
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from tallystick.core.attribution import Tags
 from tallystick.core.cost import Cost, PricedKind
 from tallystick.errors import LedgerCorrupt
-from tallystick.ledger.entry import Entry
+from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES, Entry
 from tallystick.ledger.sql import queries
 
 CUBE_TAGS: Final = ("key", "team", "project")
@@ -24,15 +25,21 @@ SLOT_AXES: Final = ("provider", "model", "tag:key", "tag:team", "tag:project", "
 """What has a rollup by quarters of an hour of its own."""
 
 _MAX_KEPT: Final = 50_000
+_MAX_NEAR: Final = 5000
+_PLAIN: Final = attrgetter("provider", "model", "maker", "api", "requested_model", "tier", "region")
+_SLOT_CODES: Final = (("source", SOURCES), ("status", STATUSES))
+_DAY_CODES: Final = (*_SLOT_CODES, ("quality", QUALITIES))
+
+Rows = tuple[tuple[int, int], ...]
+"""Rows of a rollup, as (axis, value)."""
 
 
 class Label(msgspec.Struct, frozen=True, gc=False):
-    """What many calls share, and the rollup rows they add to: (axis, value) by quarter hours and by days."""
+    """The rollup rows that calls of one label add to: (axis, value) by quarter hours and by days."""
 
-    id: int
     dimension: int
-    slots: tuple[tuple[int, int], ...]
-    days: tuple[tuple[int, int], ...]
+    slots: Rows
+    days: Rows
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
@@ -50,12 +57,14 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """What many costs share."""
+    """What many costs share: all but the figures. `priced` are numbers of words."""
 
     basis: str
     rate_ids: tuple[str, ...]
     catalogue: str | None
     notes: tuple[str, ...]
+    kinds: tuple[str, ...]
+    priced: tuple[int | None, ...]
 
 
 class _Priced(msgspec.Struct, frozen=True, array_like=True):
@@ -67,19 +76,22 @@ class _Priced(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Words:
-    """Numbers for words, on the connection that writes. Only for use within a transaction.
+    """Numbers for words, on the connection that writes. Only for use within a transaction. Without `adding` nothing is
+    written: a word that has no number gets one below zero, for as long as this lives.
 
-    `priced_numbers` gives those of priced kinds by the id of the object. Numbers given in a transaction that is rolled
-    back must be forgotten: `rolled_back`.
+    Numbers given in a transaction that is rolled back must be forgotten: `rolled_back`.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, *, adding: bool = True) -> None:
+        self.connection = connection
+        self._adding = adding
+        self._below = 0
         self._kept: dict[Hashable, Any] = {}
         self._fresh: list[Hashable] = []
-        # Priced kinds are compiled once per rate card, so the object itself is the quickest key. It is kept alive here,
-        # or another could take its place in memory.
-        self.priced_numbers: dict[int, tuple[PricedKind, int]] = {}
+        # Priced kinds and tags are mostly the same few objects, and an object itself is the quickest key. Each is kept
+        # alive beside its number, or another could take its place in memory.
+        self._heads: dict[Hashable, tuple[int | None, tuple[PricedKind | None, ...]]] = {}
+        self._labels: dict[Hashable, tuple[int, Tags, Tags]] = {}
         self._sql = queries()
 
     def begun(self) -> None:
@@ -87,15 +99,14 @@ class Words:
         self._fresh.clear()
         if len(self._kept) > _MAX_KEPT:
             self._kept.clear()
-        if len(self.priced_numbers) > _MAX_KEPT:
-            self.priced_numbers.clear()
 
     def rolled_back(self) -> None:
         """Forgets the numbers that were given since the transaction began."""
         for key in self._fresh:
             self._kept.pop(key, None)
         self._fresh.clear()
-        self.priced_numbers.clear()
+        self._heads.clear()
+        self._labels.clear()
 
     def word(self, text: str) -> int:
         """The number of a text."""
@@ -105,14 +116,31 @@ class Words:
             self._keep(text, number)
         return number
 
-    def label(self, entry: Entry) -> Label:
-        """The label of an entry."""
-        key = (
-            entry.provider, entry.model, entry.maker, entry.api, entry.requested_model, entry.tier, entry.region,
-            entry.context, entry.tags,
-        )  # fmt: skip
-        label: Label | None = self._kept.get(key)
-        return self._keep(key, self._new_label(entry)) if label is None else label
+    def label(self, entry: Entry) -> int:
+        """The number of an entry's label."""
+        plain, context, tags = _PLAIN(entry), entry.context, entry.tags
+        near = plain, id(context), id(tags)
+        found = self._labels.get(near)
+        if found is not None:
+            return found[0]
+        key = plain, context, tags
+        number: int | None = self._kept.get(key)
+        if number is None:
+            number = self._keep(key, self._new_label(entry))
+        if len(self._labels) >= _MAX_NEAR:
+            self._labels.clear()
+        self._labels[near] = number, context, tags
+        return number
+
+    def rows_of(self, label: int) -> Label:
+        """The rollup rows that a label's calls add to."""
+        found: Label | None = self._kept.get(("label", label))
+        return self._keep(("label", label), self._rows_of(label)) if found is None else found
+
+    def shape(self, kinds: tuple[str, ...]) -> int:
+        """The number of the kinds of a usage."""
+        number: int | None = self._kept.get(kinds)
+        return self._keep(kinds, self.word(" ".join(kinds))) if number is None else number
 
     def run(self, run_id: str) -> int:
         """The number of a run."""
@@ -123,37 +151,53 @@ class Words:
             self._keep(key, number)
         return number
 
-    def head(self, cost: Cost) -> int:
-        """The number of what a cost shares with others."""
-        key = ("head", cost.basis, cost.rate_ids, cost.catalogue, cost.notes)
-        number: int | None = self._kept.get(key)
-        if number is not None:
-            return number
-        head = Head(cost.basis, cost.rate_ids, cost.catalogue, cost.notes)
-        number = self.word(msgspec.json.encode(head).decode())
-        self._keep(key, number)
-        return number
-
-    def priced(self, priced: PricedKind | None) -> int | None:
-        """The number of a priced kind; None for None."""
-        if priced is None:
+    def head(
+        self, cost: Cost, kinds: tuple[str, ...], priced: tuple[PricedKind | None, ...], notes: tuple[str, ...]
+    ) -> int | None:
+        """The number of what a cost shares with others; `kinds`, `priced` and `notes` are those of its lines. None
+        where the notes are about this very call, so that nobody shares them: see `bare_head`."""
+        near = cost.basis, cost.rate_ids, cost.catalogue, cost.notes, kinds, tuple(map(id, priced)), notes
+        found = self._heads.get(near)
+        if found is not None:
+            return found[0]
+        if cost.basis == "reported" or notes != tuple(["" if one is None else one.note for one in priced]):
             return None
-        known = self.priced_numbers.get(id(priced))
-        if known is not None:
-            return known[1]
-        bare = msgspec.structs.replace(priced, numerator=0, denominator=1)
-        text = msgspec.json.encode(_Priced(bare, str(priced.numerator), str(priced.denominator))).decode()
-        number = self.word(text)
-        self.priced_numbers[id(priced)] = priced, number
+        number = self._head_number(cost, kinds, priced, cost.notes)
+        if len(self._heads) >= _MAX_NEAR:
+            self._heads.clear()
+        self._heads[near] = number, priced
         return number
 
-    def status_slot(self, status: str) -> tuple[int, int]:
-        """The quarter-hour axis and value of a status."""
-        return self.word("slot:status"), self.word(status)
+    def bare_head(self, cost: Cost, kinds: tuple[str, ...], priced: tuple[PricedKind | None, ...]) -> int:
+        """The number of what a cost shares with others, without any notes."""
+        return self._head_number(cost, kinds, priced, ())
 
-    def source_slot(self, source: str) -> tuple[int, int]:
-        """The quarter-hour axis and value of a source."""
-        return self.word("slot:source"), self.word(source)
+    def slot_rows(self, source: int, status: int) -> Rows:
+        """The rows by quarter hours of a source and a status, given by their codes."""
+        key = "slots", source, status
+        rows: Rows | None = self._kept.get(key)
+        return self._keep(key, self._coded("slot:", _SLOT_CODES, (source, status))) if rows is None else rows
+
+    def day_rows(self, source: int, status: int, quality: int) -> Rows:
+        """The rows by days of a source, a status and a quality, given by their codes."""
+        key = "days", source, status, quality
+        rows: Rows | None = self._kept.get(key)
+        return self._keep(key, self._coded("day=", _DAY_CODES, (source, status, quality))) if rows is None else rows
+
+    def _coded(self, prefix: str, axes: tuple[tuple[str, tuple[str, ...]], ...], codes: tuple[int, ...]) -> Rows:
+        pairs = zip(axes, codes, strict=True)
+        return tuple([(self.word(f"{prefix}{name}"), self.word(texts[code])) for (name, texts), code in pairs])
+
+    def _head_number(
+        self, cost: Cost, kinds: tuple[str, ...], priced: tuple[PricedKind | None, ...], notes: tuple[str, ...]
+    ) -> int:
+        numbers = tuple([None if one is None else self._priced(one) for one in priced])
+        head = Head(cost.basis, cost.rate_ids, cost.catalogue, notes, kinds, numbers)
+        return self.word(msgspec.json.encode(head).decode())
+
+    def _priced(self, priced: PricedKind) -> int:
+        bare = msgspec.structs.replace(priced, numerator=0, denominator=1)
+        return self.word(msgspec.json.encode(_Priced(bare, str(priced.numerator), str(priced.denominator))).decode())
 
     def _keep(self, key: Hashable, value: Any) -> Any:
         self._kept[key] = value
@@ -161,15 +205,18 @@ class Words:
         return value
 
     def _number(self, find: str, add: str, values: tuple[str, ...]) -> int:
-        row = self._connection.execute(self._sql[find], values).fetchone()
+        row = self.connection.execute(self._sql[find], values).fetchone()
         if row is None:
-            row = self._connection.execute(self._sql[add], values).fetchone()
+            if not self._adding:
+                self._below -= 1
+                return self._below
+            row = self.connection.execute(self._sql[add], values).fetchone()
         number: int = row[0]
         return number
 
-    def _new_label(self, entry: Entry) -> Label:
-        tags = {name: entry.tags[name] for name in entry.tags}
-        parts = (entry.provider, entry.model, *[tags.get(name, "") for name in CUBE_TAGS])
+    def _new_label(self, entry: Entry) -> int:
+        tags = dict(entry.tags)
+        parts = (entry.provider, entry.model, entry.maker or "", *[tags.get(name, "") for name in CUBE_TAGS])
         dimension = self._number("dimension_id", "add_dimension", parts)
         identity = msgspec.json.encode(
             Identity(
@@ -177,15 +224,29 @@ class Words:
                 dict(entry.context), tags,
             )
         ).decode()  # fmt: skip
-        row = self._connection.execute(self._sql["label_id"], (identity,)).fetchone()
+        row = self.connection.execute(self._sql["label_id"], (identity,)).fetchone()
         if row is None:
+            if not self._adding:
+                self._below -= 1
+                return self._below
             texts = (entry.provider, entry.model, entry.maker, msgspec.json.encode(tags).decode())
-            row = self._connection.execute(self._sql["add_label"], (identity, dimension, *texts)).fetchone()
-        slots = tuple([(self.word(f"slot:{axis}"), self.word(part)) for axis, part in zip(SLOT_AXES, parts)])  # noqa: B905
-        days = tuple(
-            [(self.word(f"day:{name}"), self.word(tag)) for name, tag in tags.items() if name not in CUBE_TAGS]
-        )
-        return Label(row[0], dimension, slots, days)
+            row = self.connection.execute(self._sql["add_label"], (identity, dimension, *texts)).fetchone()
+        number: int = row[0]
+        return number
+
+    def _rows_of(self, label: int) -> Label:
+        row = self.connection.execute(self._sql["label_identity"], (label,)).fetchone()
+        if row is None:
+            raise missing("label_identity", label)
+        identity, dimension = msgspec.json.decode(row[0], type=Identity), row[1]
+        tags = identity.tags
+        parts = (identity.provider, identity.model, *[tags.get(name, "") for name in CUBE_TAGS])
+        pairs = zip(SLOT_AXES[: len(parts)], parts, strict=True)
+        slots = tuple([(self.word(f"slot:{axis}"), self.word(part)) for axis, part in pairs])
+        plain = ("provider", identity.provider), ("model", identity.model), ("maker", identity.maker or "")
+        days = [(self.word(f"day={name}"), self.word(part)) for name, part in plain]
+        days += [(self.word(f"day:{name}"), self.word(tag)) for name, tag in tags.items()]
+        return Label(dimension, slots, tuple(days))
 
 
 class Names:
@@ -216,12 +277,19 @@ class Names:
         identity = msgspec.json.decode(self._text("label_identity", number), type=Identity)
         return self._keep(("label", number), (identity, Tags(identity.context), Tags(identity.tags)))  # type: ignore[no-any-return]
 
-    def head(self, number: int) -> Head:
-        """What a cost shares with others."""
-        found: Head | None = self._kept.get(("head", number))
+    def head(self, number: int) -> tuple[Head, tuple[PricedKind | None, ...]]:
+        """What a cost shares with others, and its priced kinds."""
+        found: tuple[Head, tuple[PricedKind | None, ...]] | None = self._kept.get(("head", number))
         if found is not None:
             return found
-        return self._keep(("head", number), msgspec.json.decode(self.word(number), type=Head))  # type: ignore[no-any-return]
+        head = msgspec.json.decode(self.word(number), type=Head)
+        priced = tuple([None if one is None else self.priced(one) for one in head.priced])
+        return self._keep(("head", number), (head, priced))  # type: ignore[no-any-return]
+
+    def shape(self, number: int) -> tuple[str, ...]:
+        """The kinds of a usage."""
+        found: tuple[str, ...] | None = self._kept.get(("shape", number))
+        return self._keep(("shape", number), tuple(self.word(number).split())) if found is None else found
 
     def priced(self, number: int) -> PricedKind:
         """A priced kind."""
@@ -243,10 +311,15 @@ class Names:
     def _text(self, query: str, number: int) -> str:
         row = self._connection.execute(self._sql[query], (number,)).fetchone()
         if row is None:
-            raise LedgerCorrupt(
-                f"The ledger is damaged: what its entries call {query} {number} is missing.",
-                money="Its totals cannot be trusted.",
-                todo="Restore it from a backup.",
-            )
+            raise missing(query, number)
         text: str = row[0]
         return text
+
+
+def missing(query: str, number: int) -> LedgerCorrupt:
+    """The error for a number that stands for nothing."""
+    return LedgerCorrupt(
+        f"The ledger is damaged: what its entries call {query} {number} is missing.",
+        money="Its totals cannot be trusted.",
+        todo="Restore it from a backup.",
+    )

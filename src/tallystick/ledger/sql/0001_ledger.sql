@@ -2,22 +2,24 @@
 --
 -- Truth is what is only ever added: entry.body with the times and ids beside it, correction, batch, and the tables of
 -- shared words (word, label, run's names). Everything else is derived from it in the same transaction: the other
--- columns of entry (the call as it stands, after corrections) and all rollups. `Ledger.verify` recomputes the derived.
+-- columns of entry (the call as it stands, after corrections), pending and all rollups. `Ledger.verify` recomputes the derived.
 --
 -- Times are microseconds since 1970 UTC. Money is two limbs: whole 1e-6 USD in _micro, 1e-12 USD in _pico.
 -- Codes count from 0:  quality exact estimated lower_bound unknown · status ok error cancelled cut refused
 --                      source client gateway log otlp manual import
 
--- One row per transaction of one writer; hash = sha256 over the writer's last hash and the rows of this batch.
+-- One row per transaction of one writer, with the entries seq = first_seq and following; hash = sha256 over the writer's
+-- last hash and the rows of this batch.
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY,
     writer_id TEXT NOT NULL,
     batch_no INTEGER NOT NULL,
-    batch_hash TEXT NOT NULL,
-    UNIQUE (writer_id, batch_no)
+    first_seq INTEGER NOT NULL,
+    entries INTEGER NOT NULL,
+    batch_hash BLOB NOT NULL
 ) STRICT;
 
--- Texts that repeat: values of tags, priced kinds, heads of costs.
+-- Texts that repeat: values of tags, priced kinds, heads of costs, shapes of usage.
 CREATE TABLE word (
     id INTEGER PRIMARY KEY,
     text TEXT NOT NULL UNIQUE
@@ -28,10 +30,11 @@ CREATE TABLE dimension (
     id INTEGER PRIMARY KEY,
     provider TEXT NOT NULL,
     model TEXT NOT NULL,
+    maker TEXT NOT NULL,
     key TEXT NOT NULL,
     team TEXT NOT NULL,
     project TEXT NOT NULL,
-    UNIQUE (provider, model, key, team, project)
+    UNIQUE (provider, model, maker, key, team, project)
 ) STRICT;
 
 -- What many calls share. identity is all of it as one JSON list.
@@ -59,21 +62,18 @@ CREATE TABLE run (
     reasoning INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- One row per call. holder: the call it repeats, or was joined into at
--- joined_us and no longer counts beside.
+-- One row per call. body (MessagePack) with the id and times beside it is the call as it arrived; source to reasoning
+-- are the call as it stands. holder: the call it repeats, or was joined into at joined_us and no longer counts beside.
 CREATE TABLE entry (
     seq INTEGER PRIMARY KEY,
-    batch INTEGER NOT NULL REFERENCES batch,
     call_id TEXT NOT NULL UNIQUE,
-    response_key TEXT UNIQUE,
     started_us INTEGER NOT NULL,
-    settled_us INTEGER,
     recorded_us INTEGER NOT NULL,
     run INTEGER REFERENCES run,
+    source INTEGER NOT NULL,
     label INTEGER NOT NULL REFERENCES label,
     status INTEGER NOT NULL,
     quality INTEGER NOT NULL,
-    source INTEGER NOT NULL,
     owed INTEGER NOT NULL,
     unpriced INTEGER NOT NULL,
     cost_micro INTEGER NOT NULL,
@@ -81,15 +81,29 @@ CREATE TABLE entry (
     input INTEGER NOT NULL, cache_read INTEGER NOT NULL, cache_write INTEGER NOT NULL,
     cache_write_5m INTEGER NOT NULL, cache_write_1h INTEGER NOT NULL, output INTEGER NOT NULL,
     reasoning INTEGER NOT NULL,
-    body TEXT NOT NULL,
     amended INTEGER NOT NULL DEFAULT 0,
     repeated INTEGER NOT NULL DEFAULT 0,
     holder INTEGER,
-    joined_us INTEGER
+    joined_us INTEGER,
+    body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX entry_started ON entry (started_us);
 CREATE INDEX entry_run ON entry (run) WHERE run IS NOT NULL;
 CREATE INDEX entry_holder ON entry (holder) WHERE holder IS NOT NULL;
+
+-- Finds calls by the provider's id: hash is of provider and id, and several may share one.
+CREATE TABLE response (
+    hash INTEGER NOT NULL,
+    seq INTEGER NOT NULL REFERENCES entry,
+    PRIMARY KEY (hash, seq)
+) STRICT, WITHOUT ROWID;
+
+-- What the latest batches add to the rollups and to response, written in their transaction and folded in later, many
+-- batches at a time. A sum is what its rollup says and what is pending.
+CREATE TABLE pending (
+    batch INTEGER PRIMARY KEY REFERENCES batch,
+    body BLOB NOT NULL
+) STRICT;
 
 -- Usage of kinds without a column, of calls as they stand.
 CREATE TABLE entry_kind (
@@ -108,6 +122,7 @@ CREATE TABLE correction (
     body TEXT NOT NULL
 ) STRICT;
 CREATE INDEX correction_entry ON correction (entry);
+CREATE INDEX correction_batch ON correction (batch);
 
 -- Rollup: days (grain 1, period = days since 1970) and months (grain 2, period = year * 12 + month - 1) in the ledger's
 -- time zone, per dimension.
@@ -127,7 +142,8 @@ CREATE TABLE cube (
 ) STRICT, WITHOUT ROWID;
 
 -- Rollup: one dimension at a time. Axis 'slot:NAME' has quarters of an hour (period = 15 minutes since 1970 UTC) of the
--- last 62 days, axis 'day:NAME' days in the ledger's time zone of the tag NAME. axis and value are words.
+-- last 62 days, axis 'day:NAME' days in the ledger's time zone of the tag NAME, 'day=NAME' those of provider, model,
+-- maker, source, status or quality. axis and value are words.
 CREATE TABLE series (
     axis INTEGER NOT NULL,
     period INTEGER NOT NULL,

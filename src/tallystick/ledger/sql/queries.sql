@@ -1,22 +1,23 @@
 -- Named queries; each begins with a line `-- name: ...`.
 
 -- name: add_batch
-INSERT INTO batch (id, writer_id, batch_no, batch_hash) VALUES (?, ?, ?, ?);
+INSERT INTO batch (id, writer_id, batch_no, first_seq, entries, batch_hash) VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: next_ids
 SELECT
     coalesce((SELECT max(seq) FROM entry), 0) + 1,
     coalesce((SELECT max(id) FROM batch), 0) + 1,
     (SELECT value FROM state WHERE namespace = 'ledger' AND key = 'slot_floor'),
-    (SELECT value FROM state WHERE namespace = 'ledger' AND key = 'zone');
+    (SELECT value FROM state WHERE namespace = 'ledger' AND key = 'zone'),
+    (SELECT min(batch) FROM pending),
+    (SELECT max(batch) FROM pending);
 
 -- name: add_entry
 INSERT INTO entry (
-    seq, batch, call_id, response_key, started_us, settled_us, recorded_us, run, label, status, quality, source,
-    owed, unpriced, cost_micro, cost_pico, input, cache_read, cache_write, cache_write_5m, cache_write_1h, output,
-    reasoning, body
+    call_id, started_us, recorded_us, run, source, label, status, quality, owed, unpriced, cost_micro, cost_pico,
+    input, cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning, body
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: add_entry_kind
 INSERT INTO entry_kind (seq, kind, quantity) VALUES (?, ?, ?);
@@ -32,20 +33,35 @@ UPDATE entry SET
 WHERE seq = ?;
 
 -- name: hold_entry
-UPDATE entry SET holder = ?, joined_us = ?, response_key = NULL WHERE seq = ?;
+UPDATE entry SET holder = ?, joined_us = ? WHERE seq = ?;
 
 -- name: flag_repeated
 UPDATE entry SET holder = ?, repeated = 1 WHERE seq = ?;
 
 -- name: family
-SELECT seq, call_id, started_us, settled_us, recorded_us, run, body, joined_us FROM entry
+SELECT seq, call_id, started_us, recorded_us, run, body, joined_us FROM entry
 WHERE seq = ?1 OR holder = ?1 ORDER BY seq;
 
 -- name: entry_by_call
-SELECT seq, call_id, started_us, settled_us, recorded_us, run, body, joined_us FROM entry WHERE call_id = ?;
+SELECT seq, call_id, started_us, recorded_us, run, body, joined_us FROM entry WHERE call_id = ?;
 
--- name: entry_by_response
-SELECT seq, source, recorded_us, call_id FROM entry WHERE response_key = ?;
+-- name: entry_by_seq
+SELECT call_id, started_us, recorded_us, run, body, source, holder FROM entry WHERE seq = ?;
+
+-- name: responses
+SELECT seq FROM response WHERE hash = ?;
+
+-- name: add_response
+INSERT INTO response (hash, seq) VALUES (?, ?);
+
+-- name: add_pending
+INSERT INTO pending (batch, body) VALUES (?, ?);
+
+-- name: pending_after
+SELECT batch, body FROM pending WHERE batch > ? ORDER BY batch;
+
+-- name: drop_pending
+DELETE FROM pending;
 
 -- name: add_correction
 INSERT INTO correction (batch, correction_id, entry, recorded_us, body) VALUES (?, ?, ?, ?, ?);
@@ -70,10 +86,10 @@ INSERT INTO word (text) VALUES (?) RETURNING id;
 SELECT text FROM word WHERE id = ?;
 
 -- name: dimension_id
-SELECT id FROM dimension WHERE provider = ? AND model = ? AND key = ? AND team = ? AND project = ?;
+SELECT id FROM dimension WHERE provider = ? AND model = ? AND maker = ? AND key = ? AND team = ? AND project = ?;
 
 -- name: add_dimension
-INSERT INTO dimension (provider, model, key, team, project) VALUES (?, ?, ?, ?, ?) RETURNING id;
+INSERT INTO dimension (provider, model, maker, key, team, project) VALUES (?, ?, ?, ?, ?, ?) RETURNING id;
 
 -- name: label_id
 SELECT id FROM label WHERE identity = ?;
