@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tallystick.core.money import Money
     from tallystick.core.usage import Usage
     from tallystick.errors import BudgetExceeded, TallyError, UnknownModelError
-    from tallystick.front import compare, count, estimate, open, price, record, spent  # noqa: A004
+    from tallystick.front import compare, count, estimate, open, price, record, report, spent  # noqa: A004
     from tallystick.ledger.entry import Entry
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ __all__ = [
     "open",
     "price",
     "record",
+    "report",
     "spent",
 ]
 

@@ -1,12 +1,16 @@
-"""tally report: what was spent, by model, run or tag."""
+"""tally report: what was spent, by model, run, tag or stretch of time."""
 
 from __future__ import annotations
 
-from datetime import tzinfo
+import textwrap
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
 
 import click
 
 from tallystick import front
+from tallystick.cli import printable
 from tallystick.cli.shared import (
     INCOMPLETE,
     WHEN,
@@ -17,98 +21,151 @@ from tallystick.cli.shared import (
     say_json,
     show_table,
 )
-from tallystick.cli.tables import terminal_width
-from tallystick.core.periods import Period, zone
-from tallystick.insight.spend import Spent, cost_words, spend
-from tallystick.ledger.query import Total
+from tallystick.cli.tables import GAP, cell_width, terminal_width
+from tallystick.core.periods import zone
+from tallystick.insight.report import FULL, PER, Report, report
+from tallystick.insight.words import NOT_A_BILL, Column
 
-ROOMY = 90
-"""Columns of a terminal from which each row says what is not exact in it."""
+NAME: Final = 14
+"""Columns that a name takes at least; longer ones fold to it where the terminal is narrow."""
 
-PERIODS = ("hour", "day", "week", "month", "year")
-NAMES = {
-    "unpriced": "without a price",
-    "unknown": "of unknown usage",
-    "lower_bound": "at least",
-    "estimated": "estimated",
-}
+LISTS: Final = 48
+"""Below so many columns no table is worth its name."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def report_options(function: Function) -> Function:
+    """The options that every report takes; the command gets them by name."""
+    options = (
+        click.option(
+            "--by", multiple=True, metavar="NAME", help="Group by provider, model, maker, source, run or a tag."
+        ),
+        click.option("--tz", metavar="ZONE", help="The time zone of days and months. [default: the ledger's]"),
+        click.option("--since", metavar="WHEN", help=f"From then on: {WHEN}."),
+        click.option("--until", metavar="WHEN", help="Up to before then."),
+        click.option("-m", "--model", help="Only this model."),
+        click.option("-t", "--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Only calls with this tag."),
+        click.option("--breakdown", is_flag=True, help="Tokens and cost by kind; reads every call."),
+        click.option("--csv", "as_csv", is_flag=True, help="CSV: a row per group, money exact."),
+        click.option("--strict", is_flag=True, help="Exit with 4 when the total leaves anything out or guesses."),
+        json_option,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @click.command("report", epilog="Example: tally report --by model --since monday")
-@click.option("--by", multiple=True, metavar="NAME", help="Group by provider, model, maker, source, run or a tag.")
-@click.option("--per", type=click.Choice(PERIODS), help="Split by calendar period.")
-@click.option("--tz", metavar="ZONE", help="The time zone of days and months. [default: the ledger's]")
-@click.option("--since", metavar="WHEN", help=f"From then on: {WHEN}.")
-@click.option("--until", metavar="WHEN", help="Up to before then.")
-@click.option("-m", "--model", help="Only this model.")
-@click.option("-t", "--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Only calls with this tag.")
-@click.option("--strict", is_flag=True, help="Exit with 4 when the total leaves anything out or guesses.")
-@json_option
-def command(
-    by: tuple[str, ...],
+@click.option("--per", type=click.Choice(PER), help="Split by calendar period, five-hour block or run.")
+@report_options
+def command(per: str | None, **options: Any) -> int:
+    """What was spent, and under the total what it does not know."""
+    return answer(per, **options)
+
+
+def answer(
     per: str | None,
+    *,
+    by: Sequence[str],
     tz: str | None,
     since: str | None,
     until: str | None,
     model: str | None,
-    tags: tuple[str, ...],
+    tags: Sequence[str],
+    breakdown: bool,
+    as_csv: bool,
     strict: bool,
     as_json: bool,
+    back: timedelta | None = None,
 ) -> int:
-    """What was spent, and under the total what it does not know."""
-    groups = tuple(name.strip() for text in by for name in text.split(",") if name.strip())
-    groups = groups if groups or per else ("model",)
+    """Prints the report that the options ask for; the exit code. Without `since` it begins `back` before today."""
+    if as_csv and as_json:
+        raise click.UsageError("Give --csv or --json, not both.")
     with reading_ledger() as ledger:
-        place = tz or ledger.zone
-        local = zone(place)
-        start, end = (None if text is None else parse_instant(text, front.now(), local) for text in (since, until))
-        period = None if per is None else Period(per, place)
-        spent = spend(ledger, since=start, until=end, model=model, tags=pairs(tags, "--tag"), by=groups, per=period)
+        local = zone(tz or ledger.zone)
+        now = front.now()
+        start, end = (None if text is None else parse_instant(text, now, local) for text in (since, until))
+        if back is not None and since is None:
+            start = parse_instant("today", now - back, local)
+        found = report(
+            ledger,
+            per=per,
+            by=names(by),
+            since=start,
+            until=end,
+            tz=tz,
+            model=model,
+            tags=pairs(tuple(tags), "--tag"),
+            breakdown=breakdown,
+            catalog=front.catalog(),
+        )
     if as_json:
-        say_json({"by": list(groups), "per": per, "tz": place, **spent.to_json()})
-    elif not spent.calls:
-        click.echo("No calls.")
+        say_json(found.to_json())
+    elif as_csv:
+        for line in found.csv_lines():
+            click.echo(line)
     else:
-        show(spent, groups, per, local)
-    return INCOMPLETE if strict and not spent.total.complete else 0
+        show(found, None if since is not None or back is None else start)
+    return INCOMPLETE if strict and not found.total.complete else 0
 
 
-def show(spent: Spent, groups: tuple[str, ...], per: str | None, local: tzinfo) -> None:
-    """A row per group, most expensive first unless split by period; then the total and what it leaves out."""
-    ordered = spent.rows if per else sorted(spent.rows, key=lambda row: (row.cost, row.not_owed), reverse=True)
-    subscribed = any(row.not_owed for row in (*spent.rows, spent.total))
-    columns = [(name, "left") for name in ((per,) if per else ()) + groups]
-    columns += [(name, "right") for name in ("calls", "input", "cached", "output", "cost")]
-    if subscribed:
-        columns.append(("API-equivalent, not a bill", "right"))
-    # A narrow terminal has no room for it, and the last line says it in sum.
-    columns.append(("of these", "left"))
-    roomy = (terminal_width() or ROOMY) >= ROOMY
-    rows = [[*names(row, groups, per, local), *figures(row, subscribed)] for row in ordered]
-    blanks = [""] * (len(groups) + bool(per) - 1)
-    rows.append(["total", *blanks, *figures(spent.total, subscribed)])
-    last = None if roomy else -1
-    show_table("", columns[:last], [row[:last] for row in rows])
-    if spent.gaps:
-        click.echo(f"Not exact: {spent.gaps}.")
+def names(by: Sequence[str]) -> tuple[str, ...]:
+    """The names given with --by, each once or parted by commas."""
+    return tuple(name.strip() for text in by for name in text.split(",") if name.strip())
 
 
-def names(row: Total, groups: tuple[str, ...], per: str | None, local: tzinfo) -> list[str]:
-    """The period and the group of a sum."""
-    when = []
-    if per is not None:
-        start = row.start.astimezone(local) if row.start is not None else None
-        when = ["" if start is None else f"{start:%Y-%m-%d %H:%M}" if per == "hour" else f"{start:%Y-%m-%d}"]
-    return [*when, *(row.group.get(name) or "(none)" for name in groups)]
+def show(found: Report, assumed: datetime | None = None) -> None:
+    """The table, and under it what the total does not know. `assumed` is a start that nobody asked for."""
+    if not found.total.calls:
+        click.echo("No calls." if assumed is None else f"No calls since {assumed.astimezone(zone(found.tz)):%Y-%m-%d}.")
+        return
+    show_table("", *fitting(found, terminal_width()))
+    if found.breakdown and found.detail is not None:
+        click.echo()
+        show_kinds(found)
+    for line in found.remarks():
+        say(line)
+    if assumed is not None:
+        click.echo(f"Since {assumed.astimezone(zone(found.tz)):%Y-%m-%d}; --since shows more.")
 
 
-def figures(row: Total, subscribed: bool) -> list[str]:
-    """The counts and the cost of a sum, and what is not exact in it."""
-    usage = row.usage
-    cached = sum(usage.get(kind, 0) for kind in usage if kind.endswith("cache_read"))
-    gaps = [f"{getattr(row, name):,} {words}" for name, words in NAMES.items() if getattr(row, name)]
-    equivalent = [str(row.not_owed)] if subscribed else []
-    return [
-        f"{row.calls:,}", f"{usage.input_tokens:,}", f"{cached:,}", f"{usage.output_tokens:,}", cost_words(row),
-        *equivalent, ", ".join(gaps),
-    ]  # fmt: skip
+def fitting(found: Report, width: int | None) -> tuple[list[Column], list[list[str]]]:
+    """The fullest table that the terminal has room for; where there is hardly any, all of it, a list for each row."""
+    columns, cells = found.table(FULL - 1)
+    if width is not None and width < LISTS:
+        return columns, cells
+    for fullness in range(FULL, -1, -1):
+        columns, cells = found.table(fullness)
+        sizes = []
+        for place, (head, side) in enumerate(columns):
+            longest = max(cell_width(row[place]) for row in cells)
+            room = NAME * 2 if head == "of these" else NAME
+            sizes.append(max(cell_width(head), longest if side == "right" else min(longest, room)) if longest else -GAP)
+        if width is None or sum(sizes) + GAP * (len(sizes) - 1) <= width:
+            break
+    return columns, cells
+
+
+def say(text: str) -> None:
+    """A sentence, wrapped to the terminal where there is one."""
+    width = terminal_width()
+    shown = printable(text)
+    for line in [shown] if width is None else textwrap.wrap(shown, max(width, 20), subsequent_indent="  "):
+        click.echo(line)
+
+
+def show_kinds(found: Report) -> None:
+    """What each kind of usage cost, over all calls."""
+    figures = [(head, "right") for head in ("quantity", "cost", NOT_A_BILL)]
+    columns = [("kind", "left"), *figures, ("", "left")]
+    usage = found.total.usage
+    rows = []
+    for kind in found.detail.kinds if found.detail is not None else ():
+        gaps = f"{kind.unpriced:,} without a price" if kind.unpriced else ""
+        known = "unknown" if gaps and not kind.cost else "" if kind.not_owed and not kind.cost else str(kind.cost)
+        count = usage.get(kind.kind, 0)
+        free = str(kind.not_owed) if kind.not_owed else ""
+        rows.append([kind.kind, f"{count:,}" if count else "", known, free, gaps])
+    if rows:
+        show_table("", columns, rows)

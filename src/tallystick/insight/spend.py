@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tallystick.core.attribution import Tags
+from tallystick.core.money import Money, divide_half_even
 from tallystick.core.periods import Period
 from tallystick.ledger.entry import rfc3339
 from tallystick.ledger.query import Query, Total
 
 if TYPE_CHECKING:
-    from tallystick.core.money import Money
     from tallystick.ledger.ledger import Ledger
 
 
@@ -82,6 +82,25 @@ def cost_words(total: Total) -> str:
     if known is None:
         return "unknown"
     return f"at least {known}" if total.unpriced or total.lower_bound else str(known)
+
+
+def owed_words(total: Total) -> str:
+    """Like `cost_words`, but nothing where a subscription covers all there is: no bill is not a bill of $0."""
+    return "" if total.not_owed and not (total.cost or total.unpriced) else cost_words(total)
+
+
+def covered_words(total: Total) -> str:
+    """What a subscription covers, at list prices; empty where it covers nothing."""
+    return str(total.not_owed) if total.not_owed else ""
+
+
+def about(amount: Money) -> Money:
+    """An amount that is no exact figure anyway (a mean, a projection), rounded for people to four digits, or to cents
+    where that is finer."""
+    unit = 10_000_000_000
+    while unit > 1 and abs(amount.pico) < unit * 1000:
+        unit //= 10
+    return Money(divide_half_even(amount.pico, unit) * unit)
 
 
 def total_json(total: Total) -> dict[str, Any]:
