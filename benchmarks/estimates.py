@@ -12,7 +12,6 @@ import gzip
 from pathlib import Path
 
 from _timing import table
-
 from tallystick.metering.bounds import AdaptiveQuantile
 from tallystick.metering.estimate import COVERAGE
 
@@ -50,7 +49,15 @@ def main() -> None:
         for method, step in (("plain rolling quantile", 0.0), ("adaptive", 0.02)):
             coverage, worst, reserved = replay(lengths, step, 1000)
             rows.append([name, method, f"{coverage:.1%}", f"{worst:.1%}", f"{reserved:.2f}x"])
-        rows.append([name, f"a fixed {FIXED_RESERVE:,}", "100.0%", "100.0%", f"{FIXED_RESERVE * len(lengths) / sum(lengths):.0f}x"])
+        rows.append(
+            [
+                name,
+                f"a fixed {FIXED_RESERVE:,}",
+                "100.0%",
+                "100.0%",
+                f"{FIXED_RESERVE * len(lengths) / sum(lengths):.0f}x",
+            ]
+        )
     print(f"target coverage {COVERAGE:.0%}")
     print(table(["trace", "bound", "covered", "worst 500", "reserved / used"], rows))
 

@@ -13,9 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from _timing import machine, median, table
-
 import tallystick
+from _timing import machine, median, table
 
 PRICE = "import sys; from tallystick.cli import run; sys.exit(run(['price', 'gpt-4o', '--input', '1000', '--output', '100']))"
 COMMANDS = {
