@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from logdesk import PROJECT, claude, codex, codex_head, tokens
 
+from tallystick.capture.logs import files
 from tallystick.core.money import Money
 from tallystick.core.usage import Usage
 from tallystick.ledger.entry import Entry
@@ -61,6 +62,19 @@ class TestClaudeCode:
         desk.write(f"{PROJECT}/s1.jsonl", claude(output=1), claude(output=300, second=2), claude(output=40, second=3))
         assert desk.tool().calls == 1
         assert [entry.usage["output"] for entry in desk.entries()] == [300]
+
+    def test_the_earliest_line_gives_the_time_and_absurd_times_are_counted(self, desk):
+        lines = [claude(second=5), claude(second=2), claude(second=9), claude(timestamp="2027-11-17T07:47:00Z")]
+        desk.write(f"{PROJECT}/s1.jsonl", *lines)
+        found = desk.tool()
+        assert [one.count for one in found.refused] == [1]
+        assert [entry.started_at.second for entry in desk.entries()] == [2]
+
+    def test_what_decided_the_price_is_kept(self, desk):
+        desk.write(f"{PROJECT}/s1.jsonl", claude(usage={"speed": "fast"}), claude("msg_2"), claude("msg_3"))
+        desk.scan()
+        found = {entry.provider_response_id: dict(entry.context) for entry in desk.entries()}
+        assert found == {"msg_1": {"speed": "fast"}, "msg_2": {}, "msg_3": {}}
 
     def test_old_versions_are_a_lower_bound(self, desk):
         desk.write(f"{PROJECT}/s1.jsonl", claude(version="2.1.30"), claude("msg_2"), claude("msg_3", version="absent"))
@@ -501,6 +515,20 @@ class TestHostileFiles:
         found = desk.tool()
         assert found.calls == 1
         assert [left.why for left in found.left] == ["not a regular file"]
+
+    @pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
+    def test_lines_across_the_edges_of_what_is_read_at_once(self, desk, monkeypatch, size):
+        monkeypatch.setattr(files, "CHUNK", size)
+        monkeypatch.setattr(files, "MAX_LINE", 2000)
+        one = tokens(100, 20, 30, 5)
+        long = claude("msg_9", message={"content": "x" * 3000})
+        desk.write(f"{PROJECT}/s1.jsonl", claude(), "", long, long, claude("msg_2"), claude("msg_3"), end="")
+        desk.write(".codex/sessions/r.jsonl", *codex_head(), codex(1, one, one))
+        found = desk.scan().tools
+        assert [tool.calls for tool in found] == [3, 1]
+        assert [one.count for one in found[0].refused] == [2]
+        desk.append(f"{PROJECT}/s1.jsonl", "", claude("msg_4"))
+        assert desk.tool().written.new == 1
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_what_may_not_be_read(self, desk):

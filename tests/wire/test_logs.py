@@ -370,6 +370,35 @@ class TestCodex:
         assert not codex.matters(dump(self.line("response_item", {"type": "message", "content": "token_count"})))
         assert not codex.matters(dump(self.line("event_msg", {"type": "agent_message"})))
 
+    def test_lines_that_matter_are_found_in_a_block(self):
+        told = dump(self.line("response_item", {"type": "message", "content": "x" * 300 + "token_count"}))
+        count, meta = dump(self.count(1, self.numbers())), dump(self.meta())
+        long = dump(self.line("event_msg", {"type": "user_message", "message": "y" * 300 + '"response_item"'}))
+        data = b"\n".join((b"cut", told, count, b"", long, meta, told, b"left"))
+        begin, end = data.index(b"\n") + 1, data.rindex(b"\n") + 1
+        assert list(codex.lines_that_matter(data, begin, end)) == [count, meta]
+        assert list(codex.lines_that_matter(data, begin, begin)) == []
+
+    def test_the_latest_counts_are_remembered_and_no_more(self):
+        one = self.numbers()
+        lines = [self.count(2, self.numbers(100 + n), one) for n in range(40)]
+        rollout = codex.Rollout()
+        found = [rollout.read_line(dump(line)) for line in (*lines, lines[39], lines[20], lines[21], lines[20])]
+        assert [call is not None for call in found] == [True] * 40 + [False] * 4
+        seen = rollout.progress.seen
+        assert len(seen) == 32
+        assert [total[0] for total, _ in seen[-3:]] == [139, 121, 120]
+        assert rollout.read_line(dump(lines[0])) is not None
+
+    def test_sessions_and_projects_may_be_named_by_the_caller(self):
+        one = self.numbers()
+        rollout = codex.Rollout(None, "file", lambda cwd: f"project of {cwd}")
+        found = rollout.read_line(dump(self.count(1, one, one)))
+        assert (found.session, found.project) == ("file", "project of None")
+        rollout.read_line(dump(self.meta()))
+        found = rollout.read_line(dump(self.count(2, self.numbers(900), one)))
+        assert (found.session, found.project) == (self.SESSION, "project of /home/ada/app")
+
     def test_a_body_of_lines(self):
         one = self.numbers()
         lines = [self.turn(), self.count(2, one, one)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from tallystick.capture.imports.tables import Imported
-    from tallystick.capture.logs.scan import Scan, Scanned
+    from tallystick.capture.logs.outcome import Scan, Scanned
     from tallystick.ledger.ledger import Ledger
     from tallystick.ledger.query import Total
 
@@ -131,6 +131,8 @@ def _totals(ledger: Ledger, found: Scan, since: datetime | None) -> dict[str, To
 def _complete(found: Scan) -> bool:
     """Whether nothing that matters was left out. A line that is no JSON is what a tool leaves behind when it is killed
     at writing; the call it tells of, if any, is told of by other lines too."""
+    if found.complete:
+        return True
     from tallystick.wire.logs.lines import BROKEN
 
     return not any(tool.left or any(refused.why != BROKEN for refused in tool.refused) for tool in found.tools)

@@ -107,9 +107,19 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
 
 CORRECTABLE: Final = frozenset(
     {
-        "usage", "quality", "cost", "reported_cost", "status", "model", "maker", "tier", "region", "context", "tags",
+        "usage",
+        "quality",
+        "cost",
+        "reported_cost",
+        "status",
+        "model",
+        "maker",
+        "tier",
+        "region",
+        "context",
+        "tags",
         "owed",
-    }  # fmt: skip
+    }
 )
 """The fields a correction may give anew. Identity and time of a call never change."""
 

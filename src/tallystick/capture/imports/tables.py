@@ -23,7 +23,8 @@ import msgspec
 from tallystick.capture.logs.book import AHEAD, EARLIEST
 from tallystick.capture.logs.entries import Clerk, clean
 from tallystick.capture.logs.files import MAX_DOCUMENT
-from tallystick.capture.logs.writing import Written, write
+from tallystick.capture.logs.outcome import Written
+from tallystick.capture.logs.writing import write
 from tallystick.catalog.catalog import Catalog
 from tallystick.core.money import Money
 from tallystick.core.usage import Usage, is_kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -19,7 +20,8 @@ _ASIDE: Final = "~"
 
 
 class Book:
-    """Calls by their key. `refused` counts what could not be taken, by reason, with the file where it was met first.
+    """Calls by their key. `refused` counts what could not be taken, by reason, with the file where it was met first;
+    no call can be later than `latest`.
 
     `recent` is what an earlier scan's `remembered` gave.
     """
@@ -28,12 +30,12 @@ class Book:
         self.calls: dict[str, LogCall] = {}
         self.refused: dict[str, tuple[int, str]] = {}
         self._recent = recent or {}
-        self._now = now
+        self.latest = now + AHEAD
         self._asides = any(key.startswith(_ASIDE) for key in self._recent.values())
 
     def add(self, call: LogCall, file: str) -> None:
         """Takes a sighting of a call."""
-        if not EARLIEST <= call.at <= self._now + AHEAD:
+        if not EARLIEST <= call.at <= self.latest:
             self.refuse(ABSURD, file)
             return
         known = self.calls.get(call.key)
@@ -55,13 +57,13 @@ class Book:
             if call.response_id:
                 groups.setdefault(call.response_id, []).append(call)
         for response, found in groups.items():
-            standing = self._recent.get(_short(response))
+            standing = self._recent.get(_short(response)) if self._recent else None
             if len(found) > 1 or standing is not None:
                 self._fold(found, standing)
 
     def remembered(self) -> dict[str, str]:
         """What the next scan has to know of this one: the keys of the latest responses, by a hash of their ids."""
-        latest = sorted((call for call in self.calls.values() if call.response_id), key=lambda call: call.at)
+        latest = sorted([call for call in self.calls.values() if call.response_id], key=attrgetter("at"))
         new = {
             _short(call.response_id or ""): f"{_ASIDE if call.aside else ''}{call.key}"
             for call in latest[-_MOST_REMEMBERED:]

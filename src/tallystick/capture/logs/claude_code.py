@@ -1,11 +1,10 @@
-"""Claude Code's transcripts as files: where they lie, and how their lines become calls."""
+"""Claude Code's transcripts as files: how their lines become calls."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Final
 
 import msgspec
@@ -13,22 +12,11 @@ import msgspec
 from tallystick.capture.logs.book import Book
 from tallystick.capture.logs.files import LONG_LINES, Blocks, LogFile, Mark, lines_with, marked, opened, start_of
 from tallystick.errors import UsageError
-from tallystick.wire.logs.claude_code import NEEDLE, read_line
+from tallystick.wire.logs.claude_code import NEEDLE, ClaudeLine, call_of, decoded, key_of, reading_of, size_of
+
+__all__ = ["read", "reading_of"]
 
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9]")
-
-
-def roots(env: Mapping[str, str], home: Path) -> list[Path]:
-    """The folders of transcripts: `projects` in each folder of $CLAUDE_CONFIG_DIR, or in the two usual ones."""
-    named = [part.strip() for part in env.get("CLAUDE_CONFIG_DIR", "").split(",") if part.strip()]
-    if named:
-        return [Path(part).expanduser() / "projects" for part in named]
-    return [home / ".config" / "claude" / "projects", home / ".claude" / "projects"]
-
-
-def wanted(name: str) -> bool:
-    """Transcripts are .jsonl files at any depth: sessions, and below them their sub-agents."""
-    return name.endswith(".jsonl")
 
 
 class Projects(dict[str | None, str]):
@@ -63,27 +51,57 @@ def encoded(path: str) -> str:
 
 def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
     """Reads what is new in a transcript into the book, and returns how far."""
-    projects = Projects(file.name.partition("/")[0])
-    stem = PurePath(file.name).stem
+    transcript = _Transcript(file, book)
     with opened(file) as stream:
         blocks = Blocks(stream, start_of(stream, mark))
-        for begin, block in blocks:
+        for block in blocks:
             for at, line in lines_with(block, NEEDLE):
                 try:
-                    _take(line, begin + at, file, book, projects, stem)
+                    transcript.take(line, at)
                 except UsageError as error:
                     book.refuse(error.what, file.path)
         offset = blocks.offset
         if NEEDLE in blocks.rest:
             with contextlib.suppress(UsageError):
-                _take(blocks.rest, offset, file, book, projects, stem)
+                transcript.take(blocks.rest, offset)
                 offset += len(blocks.rest)
         if blocks.long_lines:
             book.refuse(LONG_LINES, file.path, blocks.long_lines)
         return marked(file, stream, offset)
 
 
-def _take(line: bytes, offset: int, file: LogFile, book: Book, projects: Projects, stem: str) -> None:
-    call = read_line(line, f"{file.name} {offset}", projects)
-    if call is not None:
-        book.add(call if call.session else msgspec.structs.replace(call, session=stem), file.path)
+class _Transcript:
+    """Takes the lines of one file into the book."""
+
+    def __init__(self, file: LogFile, book: Book) -> None:
+        self._file = file
+        self._book = book
+        self._projects = Projects(file.name.partition("/")[0])
+        self._stem = PurePath(file.name).stem
+
+    def take(self, line: bytes, offset: int) -> None:
+        """Takes a line. Raises UsageError for one that cannot be read."""
+        found = decoded(line)
+        if self._repeats(found):
+            return
+        call = call_of(found, f"{self._file.name} {offset}", self._projects)
+        if call is not None:
+            self._book.add(call if call.session else msgspec.structs.replace(call, session=self._stem), self._file.path)
+
+    def _repeats(self, line: ClaudeLine) -> bool:
+        """Whether a line says nothing new: one response is several lines, and most have its usage word for word."""
+        message, at = line.message, line.timestamp
+        if message is None or message.usage is None or at is None or not message.id:
+            return False
+        known = self._book.calls.get(key_of(message.id, line.request_id))
+        if known is None or not known.at <= at <= self._book.latest:
+            return False
+        size = size_of(message.usage)
+        return size < known.size or (
+            size == known.size
+            and line.session_id == known.session
+            and line.agent_id == known.agent
+            and message.model == known.model
+            and (line.is_sidechain is True) is known.aside
+            and self._projects[line.cwd] == known.project
+        )

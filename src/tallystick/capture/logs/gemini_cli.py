@@ -1,12 +1,9 @@
-"""Gemini CLI's chats as files: where they lie, and how they become calls."""
+"""Gemini CLI's chats as files: how they become calls."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Mapping
-from pathlib import Path, PurePath
-from typing import Final
+from pathlib import PurePath
 
 from tallystick.capture.logs.book import Book
 from tallystick.capture.logs.files import (
@@ -21,20 +18,9 @@ from tallystick.capture.logs.files import (
     whole,
 )
 from tallystick.errors import UsageError
-from tallystick.wire.logs.gemini_cli import NEEDLES, call_of, read_chat, read_message
+from tallystick.wire.logs.gemini_cli import NEEDLES, call_of, read_chat, read_message, reading_of
 
-_CHAT: Final = re.compile(r"(^|/)chats/.+\.jsonl?$")
-
-
-def roots(env: Mapping[str, str], home: Path) -> list[Path]:
-    """The folder of chats below $GEMINI_CLI_HOME or ~/.gemini."""
-    base = Path(env["GEMINI_CLI_HOME"]).expanduser() if env.get("GEMINI_CLI_HOME") else home / ".gemini"
-    return [base / "tmp"]
-
-
-def wanted(name: str) -> bool:
-    """Chats lie in a folder `chats` of each project."""
-    return _CHAT.search(name) is not None
+__all__ = ["read", "reading_of"]
 
 
 def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
@@ -62,8 +48,8 @@ def _read_lines(file: LogFile, mark: Mark | None, book: Book) -> Mark:
         start = start_of(stream, mark)
         session = mark.progress if mark is not None and start else ""
         blocks = Blocks(stream, start)
-        for _, block in blocks:
-            for line in block.split(b"\n"):
+        for block in blocks:
+            for line in block.data[block.begin : block.end].split(b"\n"):
                 session = _take(line, session, file, book) or session
         offset = blocks.offset
         if blocks.rest.endswith(b"}"):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote
 
@@ -14,40 +13,23 @@ import msgspec
 
 from tallystick.capture.logs.book import Book
 from tallystick.capture.logs.files import LARGE_FILES, LogFile, Mark, marked, whole
+from tallystick.capture.logs.places import beside
 from tallystick.errors import UsageError
-from tallystick.wire.logs.opencode import read_message
+from tallystick.wire.logs.opencode import read_message, reading_of
 
-_DATABASE: Final = re.compile(r"opencode[^/]*\.db$")
-_MESSAGE: Final = re.compile(r"storage/message/[^/]+/[^/]+\.json$")
+__all__ = ["UNREADABLE", "read", "reading_of"]
+
 _MAX_ROW: Final = 1 << 24
 _COLUMN: Final = " AND m.type = 'assistant'"
 
 UNREADABLE: Final = "databases that cannot be read"
 
 
-def roots(env: Mapping[str, str], home: Path) -> list[Path]:
-    """The data folder: $OPENCODE_DATA_DIR, or below $XDG_DATA_HOME or ~/.local/share."""
-    if env.get("OPENCODE_DATA_DIR"):
-        return [Path(env["OPENCODE_DATA_DIR"]).expanduser()]
-    data = Path(env["XDG_DATA_HOME"]) if env.get("XDG_DATA_HOME") else home / ".local" / "share"
-    return [data / "opencode"]
-
-
-def wanted(name: str) -> bool:
-    """Databases in the folder itself, and a file per message."""
-    return _DATABASE.fullmatch(name) is not None or _MESSAGE.fullmatch(name) is not None
-
-
-def still(file: LogFile, mark: Mark) -> bool:
-    """Whether a file is as it was; what is new in a database may stand in the log beside it."""
-    return mark.still(file.status) and mark.progress == _beside(file)
-
-
 def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
     """Reads the messages of a file into the book. Messages change while they are written, so a database that has
     changed is read anew."""
     del mark
-    beside = _beside(file)
+    written = beside(file)
     if file.name.endswith(".db"):
         _read_database(file, book)
     else:
@@ -56,17 +38,7 @@ def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
             book.refuse(LARGE_FILES, file.path)
         else:
             _take(data, None, None, file, book)
-    return marked(file, None, 0, beside)
-
-
-def _beside(file: LogFile) -> str:
-    if not file.name.endswith(".db"):
-        return ""
-    try:
-        status = Path(f"{file.path}-wal").stat()
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return marked(file, None, 0, written)
 
 
 def _read_database(file: LogFile, book: Book) -> None:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
 
-from tallystick.capture.logs import claude_code, codex, gemini_cli, opencode
-from tallystick.capture.logs.book import Book
+from tallystick.capture.logs import places
 from tallystick.capture.logs.files import LogFile, Mark
-from tallystick.wire.logs import claude_code as claude_lines
-from tallystick.wire.logs import codex as codex_lines
-from tallystick.wire.logs import gemini_cli as gemini_messages
-from tallystick.wire.logs import opencode as opencode_messages
-from tallystick.wire.logs.lines import LogCall
-from tallystick.wire.reading import Reading
+
+if TYPE_CHECKING:
+    from tallystick.capture.logs.book import Book
+    from tallystick.wire.logs.lines import LogCall
+    from tallystick.wire.reading import Reading
+
+
+class Reader(Protocol):
+    """What a tool's module offers."""
+
+    def read(self, file: LogFile, mark: Mark | None, book: Book) -> Mark:
+        """Reads what is new in a file into the book, and returns how far."""
+
+    def reading_of(self, call: LogCall) -> Reading:
+        """What a call's usage says."""
 
 
 class Tool(msgspec.Struct, frozen=True):
     """A coding agent whose logs can be read. `id` is its tag, `title` its name, `api` how its usage is read, `biller`
-    who bills where neither its log nor the catalogue says so."""
+    who bills where neither its log nor the catalogue says so, `module` what reads its files."""
 
     id: str
     title: str
@@ -30,30 +39,28 @@ class Tool(msgspec.Struct, frozen=True):
     roots: Callable[[Mapping[str, str], Path], list[Path]]
     wanted: Callable[[str], bool]
     still: Callable[[LogFile, Mark], bool]
-    read: Callable[[LogFile, Mark | None, Book], Mark]
-    reading_of: Callable[[LogCall], Reading]
+    module: str
 
-
-def _still(file: LogFile, mark: Mark) -> bool:
-    return mark.still(file.status)
+    def reader(self) -> Reader:
+        """What reads its files. Most scans find nothing new and need none, so it is imported here."""
+        return cast("Reader", importlib.import_module(f"tallystick.capture.logs.{self.module}"))
 
 
 TOOLS: Final = (
     Tool(
-        "claude-code", "Claude Code", "log.claude_code", "anthropic", claude_code.roots, claude_code.wanted, _still,
-        claude_code.read, claude_lines.reading_of,
+        "claude-code", "Claude Code", "log.claude_code", "anthropic", places.claude_roots, places.claude_wanted,
+        places.still, "claude_code",
     ),
     Tool(
-        "codex", "Codex CLI", "log.codex", "openai", codex.roots, codex.wanted, _still, codex.read,
-        codex_lines.reading_of,
+        "codex", "Codex CLI", "log.codex", "openai", places.codex_roots, places.codex_wanted, places.still, "codex",
     ),
     Tool(
-        "gemini-cli", "Gemini CLI", "log.gemini_cli", "google", gemini_cli.roots, gemini_cli.wanted, _still,
-        gemini_cli.read, gemini_messages.reading_of,
+        "gemini-cli", "Gemini CLI", "log.gemini_cli", "google", places.gemini_roots, places.gemini_wanted,
+        places.still, "gemini_cli",
     ),
     Tool(
-        "opencode", "OpenCode", "log.opencode", None, opencode.roots, opencode.wanted, opencode.still, opencode.read,
-        opencode_messages.reading_of,
+        "opencode", "OpenCode", "log.opencode", None, places.opencode_roots, places.opencode_wanted,
+        places.opencode_still, "opencode",
     ),
 )  # fmt: skip
 """What can be read."""

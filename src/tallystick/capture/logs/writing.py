@@ -13,26 +13,15 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-import msgspec
-
 from tallystick.capture.logs.entries import correction_id
+from tallystick.capture.logs.outcome import Written
 from tallystick.errors import ConflictError
 from tallystick.ledger.entry import Correction, Entry
 from tallystick.ledger.ledger import Item, Ledger, Receipt
 from tallystick.ledger.query import Query
 
-BATCH: Final = 2000
+BATCH: Final = 4000
 REASON: Final = "a later line of the log gives a fuller usage of the same response"
-
-
-class Written(msgspec.Struct):
-    """What became of the calls: new ones, corrected ones, ones that were there already, ones that a better source had
-    seen."""
-
-    new: int = 0
-    corrected: int = 0
-    known: int = 0
-    joined: int = 0
 
 
 def write(

@@ -63,11 +63,15 @@ def read_line(line: bytes, place: str, projects: Mapping[str | None, str] = NO_P
     """The call that a line tells of, or None. `place` names a line that has no message id, and must be the same each
     time the line is read; `projects` gives the project of a working directory. Raises UsageError for a line that cannot
     be read."""
+    return call_of(decoded(line), place, projects)
+
+
+def decoded(line: bytes) -> ClaudeLine:
+    """A line as its parts. Raises UsageError for one that cannot be read."""
     try:
-        found = _DECODE(line)
+        return _DECODE(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        found = lenient(line, ClaudeLine)
-    return call_of(found, place, projects)
+        return lenient(line, ClaudeLine)
 
 
 def call_of(line: ClaudeLine, place: str, projects: Mapping[str | None, str] = NO_PROJECTS) -> LogCall | None:
@@ -80,7 +84,7 @@ def call_of(line: ClaudeLine, place: str, projects: Mapping[str | None, str] = N
     session = line.session_id
     aside = line.is_sidechain is True
     return LogCall(
-        key=f"{identity} {line.request_id or ''}" if identity else f"line {line.uuid or ''} {place}",
+        key=key_of(identity, line.request_id) if identity else f"line {line.uuid or ''} {place}",
         at=line.timestamp,
         model=message.model or "unknown",
         usage=usage,
@@ -94,6 +98,11 @@ def call_of(line: ClaudeLine, place: str, projects: Mapping[str | None, str] = N
         response_id=identity or None,
         quality=quality_of(line.version),
     )
+
+
+def key_of(identity: str, request: str | None) -> str:
+    """The key of a call whose message has an id."""
+    return f"{identity} {request or ''}"
 
 
 def size_of(usage: MessageUsage) -> int:

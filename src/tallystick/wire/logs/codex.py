@@ -8,6 +8,7 @@ inside input, reasoning is inside output.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ _V7: Final = "7"
 
 Numbers = tuple[int, int, int, int, int]
 """Input, cached, cache-written, output, reasoning."""
+
+Seen = tuple[Numbers, Numbers | None]
+"""A total, and the last response's usage beside it."""
 
 _ZERO: Final[Numbers] = (0, 0, 0, 0, 0)
 
@@ -108,7 +112,7 @@ class Progress(msgspec.Struct, gc=False):
     replayed_at: datetime | None = None
     inherited: Numbers | None = None
     previous: Numbers | None = None
-    seen: list[tuple[Numbers, Numbers | None]] = []
+    seen: list[Seen] = []
 
 
 def matters(line: bytes) -> bool:
@@ -116,7 +120,6 @@ def matters(line: bytes) -> bool:
     head = line[:HEAD]
     if _MOST in head:
         return False
-    # Written out: this is asked of every line.
     return (
         b"token_count" in head
         or b"turn_context" in head
@@ -127,11 +130,37 @@ def matters(line: bytes) -> bool:
     )
 
 
-class Rollout:
-    """Reads the lines of one session in their order."""
+def lines_that_matter(data: bytes, begin: int, end: int) -> Iterator[bytes]:
+    """The lines from `begin` to `end`, each of which ends with a newline, that need to be read."""
+    find = data.find
+    while begin < end:
+        # Most lines are messages and tool calls: those are not even copied.
+        stop = find(b"\n", begin)
+        if find(_MOST, begin, min(stop, begin + HEAD)) < 0 and matters(line := data[begin:stop]):
+            yield line
+        begin = stop + 1
 
-    def __init__(self, progress: Progress | None = None) -> None:
-        self.progress = Progress() if progress is None else progress
+
+class Rollout:
+    """Reads the lines of one session in their order. `session` names one whose lines do not say, `projects` gives the
+    project of a working directory."""
+
+    def __init__(
+        self,
+        progress: Progress | None = None,
+        session: str | None = None,
+        projects: Callable[[str | None], str | None] = lambda cwd: cwd,
+    ) -> None:
+        self._progress = Progress() if progress is None else progress
+        self._seen: dict[Seen, None] = dict.fromkeys(self._progress.seen)
+        self._session = session
+        self._projects = projects
+
+    @property
+    def progress(self) -> Progress:
+        """How far the rollout has been read."""
+        self._progress.seen = list(self._seen)
+        return self._progress
 
     def read_line(self, line: bytes) -> LogCall | None:
         """The call that a line tells of, or None. Raises UsageError for a line that cannot be read."""
@@ -156,12 +185,12 @@ class Rollout:
         elif kind in ("turn_context", "task_started"):
             self._turn(kind, payload)
         elif kind == "thread_settings_applied" and isinstance(payload.thread_settings, dict):
-            self.progress.tier = _text(payload.thread_settings.get("service_tier"))
+            self._progress.tier = _text(payload.thread_settings.get("service_tier"))
         return None
 
     def _meta(self, at: datetime | None, payload: Payload) -> None:
         """The first session_meta is the session's own; later ones are copied from a parent."""
-        progress = self.progress
+        progress = self._progress
         if progress.session is not None:
             return
         progress.session = _text(payload.id) or "unknown"
@@ -172,7 +201,7 @@ class Rollout:
         progress.replaying = progress.parent is not None
 
     def _turn(self, kind: str, payload: Payload) -> None:
-        progress = self.progress
+        progress = self._progress
         turn = _text(payload.turn_id)
         if progress.replaying:
             own = self._own_turn(turn, payload.started_at)
@@ -189,20 +218,18 @@ class Rollout:
 
     def _own_turn(self, turn: str | None, started: object) -> bool | None:
         """Whether a turn began after the session did, so that it is not a copied one; None where nothing tells."""
-        session_ms, turn_ms = _milliseconds(self.progress.session), _milliseconds(turn)
+        session_ms, turn_ms = _milliseconds(self._progress.session), _milliseconds(turn)
         if session_ms is not None and turn_ms is not None:
             return turn_ms >= session_ms
-        began = self.progress.began
+        began = self._progress.began
         if began is not None and isinstance(started, int | float) and not isinstance(started, bool):
             return started >= int(began.timestamp())
         return None
 
     def _copied(self, at: datetime) -> bool:
-        """Whether a count belongs to the parent's history. Copies keep their old times, or carry the time at which they
-        were copied, all within a moment; where turns tell, they decide."""
-        progress = self.progress
-        if not progress.replaying:
-            return False
+        """Whether a count of a replay belongs to the parent's history. Copies keep their old times, or carry the time
+        at which they were copied, all within a moment; where turns tell, they decide."""
+        progress = self._progress
         began = progress.replayed_at or progress.began or at
         if progress.turns_tell or at < began + _BURST:
             progress.replayed_at = max(at, began)
@@ -214,31 +241,44 @@ class Rollout:
     def _count(self, at: datetime | None, info: Info | None) -> LogCall | None:
         if info is None or at is None:
             return None
-        progress = self.progress
+        progress = self._progress
         total = None if info.total_token_usage is None else info.total_token_usage.numbers()
         last = None if info.last_token_usage is None else info.last_token_usage.numbers()
-        copied = self._copied(at)
-        previous, known = progress.previous, total is not None and (total, last) in progress.seen
+        copied = progress.replaying and self._copied(at)
+        previous = progress.previous
         if total is not None:
             progress.previous = total
-            progress.seen = [*progress.seen[1 - _REMEMBERED :], (total, last)]
-        if copied or known or (total is not None and (total == previous or self._inherited(total, last))):
+            known = self._remember((total, last))
+            if copied or known or total == previous or self._inherited(total, last):
+                return None
+        elif copied:
             return None
         used = last if last is not None else _beyond(total, previous)
         if used == _ZERO or used is None:
             return None
         return self._call(at, used, total, _text(info.model))
 
+    def _remember(self, counted: Seen) -> bool:
+        """Whether these very counts were met not long ago. The latest are remembered."""
+        seen = self._seen
+        known = counted in seen
+        if known:
+            del seen[counted]
+        elif len(seen) >= _REMEMBERED:
+            del seen[next(iter(seen))]
+        seen[counted] = None
+        return known
+
     def _inherited(self, total: Numbers, last: Numbers | None) -> bool:
         """Whether a total has not yet passed what the parent had used; a session that counts from zero is its own."""
-        before = self.progress.inherited
+        before = self._progress.inherited
         if before is None or total == last or any(now > then for now, then in zip(total, before, strict=True)):
-            self.progress.inherited = None
+            self._progress.inherited = None
             return False
         return True
 
     def _call(self, at: datetime, used: Numbers, total: Numbers | None, model: str | None) -> LogCall:
-        progress = self.progress
+        progress = self._progress
         return LogCall(
             # Copies of a session (archived, forked with old times) tell of the same call with the same words.
             key=f"{at.timestamp():.6f} {total} {used}",
@@ -249,8 +289,8 @@ class Rollout:
             aside=progress.parent is not None,
             provider=progress.provider,
             tier=progress.tier,
-            project=progress.project,
-            session=progress.session,
+            project=self._projects(progress.project),
+            session=progress.session or self._session,
             parent=progress.parent,
             step=progress.turn,
         )
