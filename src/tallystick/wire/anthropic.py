@@ -6,6 +6,7 @@ fetches are free. Source: Anthropic's API reference (usage), prompt caching and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -185,14 +186,19 @@ def stream_usage(events: list[StreamEvent]) -> Reading:
         finished = finished or event.type == "message_delta"
     if not merged:
         raise UsageError("None of the stream's events carries usage.", todo="Give message_start and message_delta.")
-    try:
-        reading = message_usage(msgspec.convert(merged, MessageUsage))
-    except msgspec.ValidationError as error:
-        raise UsageError(f"The usage of the stream's events cannot be read: {error}.") from None
+    reading = merged_usage(merged)
     faults = [reading.fault, None if finished else "the stream ended before its output was counted"]
     return msgspec.structs.replace(
         reading, model=first.model, response_id=first.id, fault="; ".join(filter(None, faults)) or None
     )
+
+
+def merged_usage(merged: Mapping[str, object]) -> Reading:
+    """Reads the fields that a stream's events have stated so far, each with its last value. Raises UsageError."""
+    try:
+        return message_usage(msgspec.convert(merged, MessageUsage))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"The usage of the stream's events cannot be read: {error}.") from None
 
 
 _BILLERS: Final = ("anthropic", "aws", "vertex", "azure")

@@ -92,5 +92,43 @@ def converse_body(body: ConverseBody) -> Reading:
     return Reading(stated.usage, None, context, None, None, None, stated.fault)
 
 
-FORMATS: Final = {"bedrock.converse": Format(("aws",), ConverseUsage, ConverseBody, converse_usage, converse_body)}
+class InvokeMetrics(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`amazon-bedrock-invocationMetrics`: the counts that Bedrock adds to the last chunk of a model's own stream."""
+
+    input_token_count: Count
+    output_token_count: Count = 0
+    cache_read_input_token_count: Count = 0
+    cache_write_input_token_count: Count = 0
+
+
+class InvokeChunk(msgspec.Struct, frozen=True, gc=False):
+    """The last chunk of a model's own stream."""
+
+    metrics: InvokeMetrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+
+
+def invoke_usage(stated: InvokeMetrics) -> Reading:
+    """Reads Bedrock's own counts of an InvokeModel call; like Converse's, they leave cached tokens out of input."""
+    counts: dict[str, int] = {}
+    rows = {
+        "input": stated.input_token_count,
+        "cache_read": stated.cache_read_input_token_count,
+        "cache_write": stated.cache_write_input_token_count,
+        "output": stated.output_token_count,
+    }
+    keep(counts, rows)
+    return Reading(Usage.trusted(counts))
+
+
+def invoke_body(body: InvokeChunk) -> Reading:
+    """Reads the last chunk of a model's own stream."""
+    return Reading(None) if body.metrics is None else invoke_usage(body.metrics)
+
+
+FORMATS: Final = {
+    "bedrock.converse": Format(("aws",), ConverseUsage, ConverseBody, converse_usage, converse_body),
+    "bedrock.invoke": Format(
+        ("aws",), InvokeMetrics, InvokeChunk, invoke_usage, invoke_body, (("amazon-bedrock-invocationMetrics",),)
+    ),
+}
 """The readers of this family, by API."""

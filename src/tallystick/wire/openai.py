@@ -246,6 +246,14 @@ def audio_usage(stated: AudioUsage) -> Reading:
     return Reading(Usage({"milliseconds_input": milliseconds(stated.seconds)}))
 
 
+def speech_usage(stated: AudioUsage) -> Reading:
+    """Reads the usage of generated speech, all of whose output is audio."""
+    if stated.output_token_details is None:
+        made = OutputDetails(audio_tokens=stated.output_tokens)
+        stated = msgspec.structs.replace(stated, output_token_details=made)
+    return audio_usage(stated)
+
+
 def transcription_body(body: TranscriptionBody) -> Reading:
     """Reads a transcription; without a usage object, the audio's stated duration is what was used."""
     if body.usage is not None:
@@ -270,6 +278,7 @@ FORMATS: Final = {
     ),
     "openai.images": Format(_BILLERS, ResponsesUsage, ImagesBody, images_usage, images_body),
     "openai.audio.transcriptions": Format(_BILLERS, AudioUsage, TranscriptionBody, audio_usage, transcription_body),
+    "openai.audio.speech": Format(_BILLERS, AudioUsage, Body[AudioUsage], speech_usage, body_reader(speech_usage)),
     "openai.realtime": Format(
         _BILLERS, AudioUsage, RealtimeEvent, audio_usage, realtime_body, (("response", "usage"),)
     ),

@@ -1,0 +1,206 @@
+"""Reader: the bytes of one response in, progress and at the end the outcome out. No I/O, no clock.
+
+The format's own end (`[DONE]`, message_stop, response.completed, a last chunk, a metadata frame) ends a call, not the
+end of the bytes: clients close there, and the call has to be settled before they are told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from tallystick.core.usage import Usage
+from tallystick.wire.encodings import Inflater
+from tallystick.wire.eventstream import EventStream
+from tallystick.wire.facts import RequestFacts
+from tallystick.wire.frames import Framing, Lines, Objects, Passing, Whole
+from tallystick.wire.heard import Ending, Heard, Outcome
+from tallystick.wire.sse import LIMIT, Sse
+from tallystick.wire.stream_anthropic import MessagesHeard
+from tallystick.wire.stream_bedrock import ConverseHeard, InvokeBodyHeard, InvokeHeard
+from tallystick.wire.stream_body import BodyHeard, SpeechHeard
+from tallystick.wire.stream_chat import ChatHeard
+from tallystick.wire.stream_gemini import GeminiHeard
+from tallystick.wire.stream_openai import MediaHeard, ResponsesHeard
+from tallystick.wire.stream_other import CohereHeard, OllamaHeard
+
+
+class Progress(msgspec.Struct, frozen=True, gc=False):
+    """What one read has brought. `output_bytes` is the length of the generated text in it, in UTF-8: an upper bound of
+    its tokens for byte-level encodings. `text_delta` is that text where it was asked for, otherwise empty. `usage` is
+    the usage so far where this read stated one. `ended` is true once the format's own end has been seen."""
+
+    text_delta: str
+    output_bytes: int
+    usage: Usage | None
+    ended: bool
+
+
+class Reader:
+    """Reads one response. Made by `reader_for`; neither `feed` nor `close` ever raises, whatever the bytes."""
+
+    __slots__ = ("_expected", "_framing", "_heard", "_inflater", "_outcome", "_status", "_texts", "response_bytes")
+
+    def __init__(
+        self,
+        heard: Heard,
+        framing: Framing,
+        *,
+        status: int = 200,
+        inflater: Inflater | None = None,
+        expected: int | None = None,
+        texts: list[str] | None = None,
+    ) -> None:
+        self._heard = heard
+        self._framing = framing
+        self._status = status
+        self._inflater = inflater
+        self._expected = expected
+        self._texts = texts
+        self._outcome: Outcome | None = None
+        self.response_bytes = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the format's own end has been seen."""
+        return self._heard.ended
+
+    def feed(self, data: bytes) -> Progress | None:
+        """Takes in the next bytes of the body as they came off the wire; None when they bring nothing to tell."""
+        if self._outcome is not None:
+            return None
+        self.response_bytes += len(data)
+        if self._inflater is not None:
+            data = self._inflater.feed(data)
+        heard = self._heard
+        bytes_before, reading_before, ended_before = heard.text_bytes, heard.reading, heard.ended
+        for payload in self._framing.feed(data):
+            heard.hear(payload)
+        if self._expected is not None and self.response_bytes >= self._expected and not heard.ended:
+            self._complete()
+        made = heard.text_bytes - bytes_before
+        if not made and heard.reading is reading_before and heard.ended is ended_before:
+            return None
+        usage = heard.reading.usage if heard.reading is not None and heard.reading is not reading_before else None
+        text = ""
+        if self._texts:
+            text = "".join(self._texts)
+            self._texts.clear()
+        return Progress(text, made, usage, heard.ended)
+
+    def close(self, reason: str = "end") -> Outcome:
+        """The outcome. `reason` says why no more bytes come: `end` of the bytes, `cut` by us, `cancelled` by the
+        caller, `error` of the connection. The first call decides; later ones give the same outcome."""
+        if self._outcome is not None:
+            return self._outcome
+        heard = self._heard
+        if reason == "end":
+            self._complete()
+        else:
+            self._flush()
+        heard.settle()
+        faults = []
+        if getattr(self._framing, "overflow", False):
+            faults.append(f"the body or one of its events is larger than {LIMIT} bytes, so not all of it was read")
+        for part in (self._framing, self._inflater):
+            fault = getattr(part, "fault", None)
+            if fault:
+                faults.append(fault)
+        self._outcome = heard.outcome(reason, self._status, self.response_bytes, faults)
+        return self._outcome
+
+    def ending(self) -> Ending:
+        """What an event that ends this stream early must fit to; for `answers.end_event`."""
+        return self._heard.ending()
+
+    def _complete(self) -> None:
+        self._flush()
+        if isinstance(self._framing, Whole):
+            self._heard.ended = True
+
+    def _flush(self) -> None:
+        """What is left at the end counts only if it is whole: the rest of a cut event is no event."""
+        for payload in self._framing.flush():
+            if isinstance(self._framing, Whole) or _is_whole(payload):
+                self._heard.hear(payload)
+
+
+def _is_whole(payload: bytes) -> bool:
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return payload.strip() == b"[DONE]"
+    return True
+
+
+_EVENTS: Final[Mapping[str, type[Heard]]] = {
+    "anthropic.messages": MessagesHeard,
+    "openai.responses": ResponsesHeard,
+    "xai.responses": ResponsesHeard,
+    "gemini.generateContent": GeminiHeard,
+    "openai.images": MediaHeard,
+    "openai.audio.transcriptions": MediaHeard,
+    "openai.audio.speech": MediaHeard,
+    "cohere.chat": CohereHeard,
+    "ollama.chat": OllamaHeard,
+}
+"""Who hears the streams of an API; every other one is chat."""
+
+_FRAMES: Final[Mapping[str, type[Heard]]] = {"bedrock.converse": ConverseHeard, "bedrock.invoke": InvokeHeard}
+_EVENT_STREAM: Final = "text/event-stream"
+_BINARY: Final = "application/vnd.amazon.eventstream"
+
+
+def reader_for(facts: RequestFacts, status: int, headers: Mapping[str, str], *, want_text: bool = False) -> Reader:
+    """The reader of a response, chosen by what was asked and by how the response says it comes.
+
+    `headers` are those of the response, looked up by their names in lower case. With `want_text` each progress carries
+    the text it brought.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = headers.get("content-encoding", "").strip().lower()
+    texts: list[str] | None = [] if want_text else None
+    heard, framing = _stream(facts, kind, texts) if facts.stream and status < 400 else (None, Whole())
+    if heard is None:
+        heard = _body(facts, status, headers, texts)
+        framing = Passing() if isinstance(heard, SpeechHeard) else Whole()
+    length = headers.get("content-length", "")
+    return Reader(
+        heard,
+        framing,
+        status=status,
+        inflater=Inflater(encoding) if encoding not in ("", "identity") else None,
+        expected=int(length) if isinstance(framing, Whole) and _LENGTH.fullmatch(length) else None,
+        texts=texts,
+    )
+
+
+_LENGTH: Final = re.compile("[0-9]{1,18}", re.ASCII)
+
+
+def _stream(facts: RequestFacts, kind: str, texts: list[str] | None) -> tuple[Heard | None, Framing]:
+    """Who hears a stream, and how it is framed; nobody where the response is no stream after all."""
+    api = facts.api
+    if api in _FRAMES:
+        return (_FRAMES[api](facts, texts), EventStream()) if kind in (_BINARY, "") else (None, Whole())
+    heard = _EVENTS.get(api, ChatHeard)
+    if kind == _EVENT_STREAM:
+        return heard(facts, texts), Sse()
+    if api == "gemini.generateContent":
+        return heard(facts, texts), Objects()
+    if api == "ollama.chat" or kind.endswith(("+json", "ndjson")):
+        return heard(facts, texts), Lines()
+    if kind == "application/json" or kind.startswith(("audio/", "image/")) or heard is MediaHeard:
+        return None, Whole()
+    return heard(facts, texts), Sse()
+
+
+def _body(facts: RequestFacts, status: int, headers: Mapping[str, str], texts: list[str] | None) -> Heard:
+    if facts.api == "bedrock.invoke":
+        return InvokeBodyHeard(facts, texts, headers)
+    if facts.api == "openai.audio.speech" and status < 400:
+        return SpeechHeard(facts, texts)
+    return BodyHeard(facts, texts)
