@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
-from tallystick.catalog.catalog import Catalog
 from tallystick.config import Config, find_config, load_config
 from tallystick.core.models import provider_id
 from tallystick.errors import ConfigError, InputError, LedgerError
 
 if TYPE_CHECKING:
+    from tallystick.catalog.catalog import Catalog
     from tallystick.core.cost import Cost
     from tallystick.insight.compare import ModelCost, PromptDifference
     from tallystick.insight.report import Report
@@ -57,13 +57,15 @@ def now() -> datetime:
 
 def settings() -> Config:
     """The configuration in force, read again only when its file or the environment changes. Raises ConfigError."""
-    return _books()[0]
+    return _read_config(*_config_stamps())
 
 
 def catalog() -> Catalog:
     """The bundled catalogue, or the user's updated one where that is newer, with the user's own rates on top. Raises
     ConfigError for a configuration that cannot be read."""
-    return _books()[1]
+    folder = catalogue_folder()
+    update = None if folder is None else _stamp(folder / "snapshot.sha256")
+    return _read_catalog(update, *_config_stamps())
 
 
 def count(text: Messages, model: str) -> Count:
@@ -359,11 +361,10 @@ def _provider(name: str | None) -> str | None:
     return None if name is None else provider_id(name)
 
 
-def _books() -> tuple[Config, Catalog]:
-    folder = catalogue_folder()
-    update = None if folder is None else folder / "snapshot.sha256"
-    stamps = [_stamp(find_config(os.environ, Path())), _stamp(update)]
-    return _read_books(*stamps, *(os.environ.get(name) for name in ("TALLY_CONFIG", "TALLY_LEDGER", "TALLY_TIMEZONE")))
+def _config_stamps() -> tuple[object, ...]:
+    """What changes when the configuration in force does."""
+    named = (os.environ.get(name) for name in ("TALLY_CONFIG", "TALLY_LEDGER", "TALLY_TIMEZONE"))
+    return _stamp(find_config(os.environ, Path())), *named
 
 
 def _stamp(path: Path | None) -> object:
@@ -376,8 +377,15 @@ def _stamp(path: Path | None) -> object:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_books(*stamps: object) -> tuple[Config, Catalog]:
-    config = load_config(os.environ, Path())
-    folder = catalogue_folder() if stamps[1] is not None else None
+def _read_config(*_stamps: object) -> Config:
+    return load_config(os.environ, Path())
+
+
+@functools.lru_cache(maxsize=4)
+def _read_catalog(update: object, *stamps: object) -> Catalog:
+    # A report, a log or a status line opens the ledger without ever asking for a rate.
+    from tallystick.catalog.catalog import Catalog
+
+    folder = None if update is None else catalogue_folder()
     listed = Catalog.bundled() if folder is None else Catalog.newest(folder)
-    return config, listed.with_user(config.rates)
+    return listed.with_user(_read_config(*stamps).rates)

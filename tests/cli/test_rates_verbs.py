@@ -206,7 +206,7 @@ def test_a_damaged_update_is_not_used(tally, monkeypatch):
     tally("rates", "update", "--yes")
     snapshot = front.catalogue_folder() / "snapshot.json"
     snapshot.write_bytes(snapshot.read_bytes().replace(b'"usd":"3"', b'"usd":"0"', 1))
-    front._read_books.cache_clear()
+    front._read_catalog.cache_clear()
     assert tally("price", "gpt-4o", "--input", 1_000_000, "--json").json["amount"] == {"usd": "2.5"}
 
 
