@@ -9,6 +9,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from tallystick import front
 from tallystick.cli import printable
@@ -91,7 +92,7 @@ def priced(
     from tallystick.metering.rating import missing_rate
 
     if rate is not None:
-        card = user_card(model, {"input": rate, "output": rate})
+        card = msgspec.structs.replace(user_card(model, {"input": rate, "output": rate}), source="the rate you gave")
         return price(usage, card, at=at), None
     try:
         cost = front.price(usage, model, provider=provider, at=at)
