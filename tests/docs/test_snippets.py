@@ -168,7 +168,8 @@ def test_every_command_shows_an_example():
     from tallystick.cli import cli
 
     def helps(command, path):
-        context = click.Context(command, info_name=path)
+        # click keeps the help option that the first context asked for, so this must ask as the command line does.
+        context = click.Context(command, info_name=path, **cli.context_settings)
         yield path, command.get_help(context)
         if isinstance(command, click.Group):
             for name in command.list_commands(context):
