@@ -1,25 +1,18 @@
-"""The front door: count, price, estimate, compare, record, report, spent, open.
-
-Here, and only here, the defaults come in: the clock, the bundled catalogue with the user's own rates on top, the
-configuration in force and the default ledger. Everything below takes them as arguments.
-"""
+"""The front door: count, price, estimate, compare, record, report, spent, open; with the process's defaults."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
-from tallystick.config import Config, find_config, load_config
 from tallystick.core.models import provider_id
-from tallystick.errors import ConfigError, InputError, LedgerError
+from tallystick.defaults import catalog, catalogue_folder, ledger_path, now, settings
+from tallystick.defaults import open_ledger as open  # noqa: A004
+from tallystick.errors import InputError, LedgerError
 
 if TYPE_CHECKING:
-    from tallystick.catalog.catalog import Catalog
     from tallystick.core.cost import Cost
     from tallystick.insight.compare import ModelCost, PromptDifference
     from tallystick.insight.report import Report
@@ -29,6 +22,22 @@ if TYPE_CHECKING:
     from tallystick.metering.estimate import Estimate
     from tallystick.metering.rating import RawUsage
     from tallystick.tokens.count import Count
+
+__all__ = [
+    "catalog",
+    "catalogue_folder",
+    "compare",
+    "count",
+    "estimate",
+    "ledger_path",
+    "now",
+    "open",
+    "price",
+    "record",
+    "report",
+    "settings",
+    "spent",
+]
 
 HISTORY = 1000
 """How many earlier calls of a call site an estimate looks at."""
@@ -48,24 +57,6 @@ class SdkUsage(Protocol):
 
     def model_dump(self) -> dict[str, Any]:
         """The object as plain values."""
-
-
-def now() -> datetime:
-    """The present instant, UTC."""
-    return datetime.now(UTC)
-
-
-def settings() -> Config:
-    """The configuration in force, read again only when its file or the environment changes. Raises ConfigError."""
-    return _read_config(*_config_stamps())
-
-
-def catalog() -> Catalog:
-    """The bundled catalogue, or the user's updated one where that is newer, with the user's own rates on top. Raises
-    ConfigError for a configuration that cannot be read."""
-    folder = catalogue_folder()
-    update = None if folder is None else _stamp(folder / "snapshot.sha256")
-    return _read_catalog(update, *_config_stamps())
 
 
 def count(text: Messages, model: str) -> Count:
@@ -275,42 +266,6 @@ def report(
         return made(held, per=per, by=names, since=since, until=until, tz=tz, breakdown=breakdown, catalog=catalog())
 
 
-def open(path: str | os.PathLike[str] | None = None, *, read_only: bool = False) -> Ledger:  # noqa: A001
-    """Opens a ledger, creating it where there is none: a file path, `":memory:"`, or by default the one the
-    configuration names, else the one in the platform's data folder. With `read_only` nothing is created or written.
-    Raises LedgerError."""
-    if path == ":memory:":
-        from tallystick.ledger.memory import MemoryLedger
-
-        return MemoryLedger(zone=settings().timezone or "UTC")
-    from tallystick.ledger.sqlite import SqliteLedger
-
-    return SqliteLedger(ledger_path(path), zone=settings().timezone or "UTC", read_only=read_only)
-
-
-def ledger_path(path: str | os.PathLike[str] | None = None) -> Path:
-    """The file of the ledger that `open` would use. Raises ConfigError when the environment names no place for it."""
-    from tallystick.ledger.paths import default_path
-
-    named = path or settings().ledger
-    if not named:
-        return default_path(os.environ)
-    place = os.fspath(named)
-    if "\0" in place:
-        raise ConfigError(f"{place!r} is not a path.", todo="Set TALLY_LEDGER to the file's path.")
-    return Path(os.path.expanduser(place))  # noqa: PTH111 - pathlib's own raises where there is no home folder
-
-
-def catalogue_folder() -> Path | None:
-    """Where `tally rates update` puts a newer catalogue; None where the environment names no data folder."""
-    from tallystick.ledger.paths import default_path
-
-    try:
-        return default_path(os.environ).parent / "catalogue"
-    except ConfigError:
-        return None
-
-
 def _history(
     ledger: Ledger | None, provider: str, model: str, agent: str | None
 ) -> tuple[Sequence[int], tuple[str, ...]]:
@@ -359,33 +314,3 @@ def _plain(usage: RawUsage | SdkUsage) -> RawUsage:
 
 def _provider(name: str | None) -> str | None:
     return None if name is None else provider_id(name)
-
-
-def _config_stamps() -> tuple[object, ...]:
-    """What changes when the configuration in force does."""
-    named = (os.environ.get(name) for name in ("TALLY_CONFIG", "TALLY_LEDGER", "TALLY_TIMEZONE"))
-    return _stamp(find_config(os.environ, Path())), *named
-
-
-def _stamp(path: Path | None) -> object:
-    """What changes when a file does; None where there is none."""
-    try:
-        stat = None if path is None else path.stat()
-    except OSError:
-        stat = None
-    return None if stat is None else (str(path), stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=4)
-def _read_config(*_stamps: object) -> Config:
-    return load_config(os.environ, Path())
-
-
-@functools.lru_cache(maxsize=4)
-def _read_catalog(update: object, *stamps: object) -> Catalog:
-    # A report, a log or a status line opens the ledger without ever asking for a rate.
-    from tallystick.catalog.catalog import Catalog
-
-    folder = None if update is None else catalogue_folder()
-    listed = Catalog.bundled() if folder is None else Catalog.newest(folder)
-    return listed.with_user(_read_config(*stamps).rates)

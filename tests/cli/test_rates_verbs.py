@@ -199,14 +199,14 @@ def test_update_installs_what_is_newer_after_asking(tally, monkeypatch):
 
 
 def test_a_damaged_update_is_not_used(tally, monkeypatch):
-    from tallystick import front
+    from tallystick import defaults, front
     from tallystick.cli import updates
 
     monkeypatch.setattr(updates, "rebuild", lambda _place, _current: newer())
     tally("rates", "update", "--yes")
     snapshot = front.catalogue_folder() / "snapshot.json"
     snapshot.write_bytes(snapshot.read_bytes().replace(b'"usd":"3"', b'"usd":"0"', 1))
-    front._read_catalog.cache_clear()
+    defaults._read_catalog.cache_clear()
     assert tally("price", "gpt-4o", "--input", 1_000_000, "--json").json["amount"] == {"usd": "2.5"}
 
 

@@ -18,7 +18,7 @@ FLOORS = {
     "errors": 1,
     "core": 2, "tokens": 2,
     "catalog": 3, "ledger": 3, "wire": 3, "config": 3,
-    "metering": 4, "insight": 4,
+    "metering": 4, "insight": 4, "defaults": 4,
     "capture": 5, "gateway": 5, "dashboard": 5, "simulator": 5, "front": 5,
     "": 5, "cli": 6,
 }  # fmt: skip
