@@ -13,12 +13,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tallystick.capture.scopes import budget, call, run
+    from tallystick.capture.track import instrument, track, uninstrument
     from tallystick.core.cost import Cost, Line
     from tallystick.core.money import Money
     from tallystick.core.usage import Usage
     from tallystick.errors import BudgetExceeded, TallyError, UnknownModelError
     from tallystick.front import compare, count, estimate, open, price, record, report, spent  # noqa: A004
     from tallystick.ledger.entry import Entry
+    from tallystick.metering.budgets import refusal
 
 __version__ = "0.1.0"
 
@@ -31,14 +34,21 @@ __all__ = [
     "TallyError",
     "UnknownModelError",
     "Usage",
+    "budget",
+    "call",
     "compare",
     "count",
     "estimate",
+    "instrument",
     "open",
     "price",
     "record",
+    "refusal",
     "report",
+    "run",
     "spent",
+    "track",
+    "uninstrument",
 ]
 
 _HOMES = {
@@ -50,6 +60,13 @@ _HOMES = {
     "TallyError": "tallystick.errors",
     "UnknownModelError": "tallystick.errors",
     "Usage": "tallystick.core.usage",
+    "budget": "tallystick.capture.scopes",
+    "call": "tallystick.capture.scopes",
+    "instrument": "tallystick.capture.track",
+    "refusal": "tallystick.metering.budgets",
+    "run": "tallystick.capture.scopes",
+    "track": "tallystick.capture.track",
+    "uninstrument": "tallystick.capture.track",
 }
 
 

@@ -23,19 +23,44 @@ from tallystick.core.rates import Rate, RateCard
 from tallystick.core.usage import is_kind, unit_of
 from tallystick.errors import CatalogError, ConfigError, InputError
 
-SECTIONS: Final = ("ledger", "timezone", "rates")
+SECTIONS: Final = ("ledger", "timezone", "rates", "budgets", "alerts", "upstreams", "gateway")
+BUDGET_KEYS: Final = ("limit", "scope", "each", "hard", "failure", "sources", "tz", "anchor", "alerts")
+ALERT_KEYS: Final = ("webhook", "slack", "command")
+ADMISSION_WAIT: Final = 2.0
+"""Seconds that a call waits for holds in flight, unless the configuration says otherwise."""
+LONGEST_WAIT: Final = 3600
 RATE_KEYS: Final = ("provider", "from", "to", "note")
 MILLION: Final = 1_000_000
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
+class Alerts(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told when a budget passes a threshold: addresses that take JSON, Slack's incoming webhooks, and a command
+    as a list of words. An address may be `env:NAME` or `file:PATH`; it is read when something is sent."""
+
+    webhooks: tuple[str, ...] = ()
+    slack: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self.webhooks or self.slack or self.command)
+
+
 class Config(msgspec.Struct, frozen=True):
-    """What the configuration says: the ledger's place, the report time zone, and the user's own rates."""
+    """What the configuration says: the ledger's place, the report time zone, the user's own rates, the budgets as they
+    are written (`metering.rules` makes Budgets of them), how many seconds a call waits for holds in flight, who is told
+    of thresholds, and the gateway's upstreams and settings as they are written (`gateway.config` checks them)."""
 
     path: Path | None = None
     ledger: str | None = None
     timezone: str | None = None
     rates: tuple[RateCard, ...] = ()
+    budgets: Mapping[str, Mapping[str, object]] = {}
+    admission_wait: float = ADMISSION_WAIT
+    alerts: Alerts = Alerts()
+    upstreams: Mapping[str, Mapping[str, object]] = {}
+    gateway: Mapping[str, object] = {}
 
 
 def config_dir(env: Mapping[str, str], platform: str = os.name) -> Path:
@@ -143,7 +168,60 @@ def parse_config(text: str, path: Path | None = None) -> Config:
     if not isinstance(rates, dict):
         raise ConfigError(f"[rates] in {where} must be a table of models.")
     cards = [card for model, rows in rates.items() for card in _cards(model, rows, where)]
-    return Config(path, table.get("ledger"), table.get("timezone"), tuple(cards))
+    budgets, wait = _budgets(table.get("budgets", {}), where)
+    told = _alerts(table.get("alerts", {}), where)
+    named = _tables(table.get("upstreams", {}), "upstreams", where)
+    (gateway,) = _tables({"gateway": table.get("gateway", {})}, "", where).values()
+    return Config(
+        path, table.get("ledger"), table.get("timezone"), tuple(cards), budgets, wait, told, named, gateway
+    )
+
+
+def _tables(table: object, section: str, where: str) -> dict[str, dict[str, object]]:
+    """A section that holds tables only, as it is written."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"[{section}] in {where} must be a table.")
+    for name, row in table.items():
+        if not isinstance(row, dict):
+            raise ConfigError(f"[{section}.{name}] in {where} must be a table.".replace("[.", "["))
+    return table
+
+
+def _budgets(table: object, where: str) -> tuple[dict[str, dict[str, object]], float]:
+    """The budgets of the configuration as they are written, and `admission_wait`."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"[budgets] in {where} must be a table of budgets.")
+    wait = table.get("admission_wait", ADMISSION_WAIT)
+    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= LONGEST_WAIT:
+        raise ConfigError(f"admission_wait in {where} must be a number of seconds from 0 to {LONGEST_WAIT}.")
+    rows = {name: row for name, row in table.items() if name != "admission_wait"}
+    for name, row in rows.items():
+        place = f"[budgets.{name}] in {where}"
+        if not isinstance(row, dict):
+            raise ConfigError(f"{place} must be a table.", todo=f'Write [budgets.{name}] and limit = "$50/day" below.')
+        _known(row, BUDGET_KEYS, place)
+    return rows, float(wait)
+
+
+def _alerts(table: object, where: str) -> Alerts:
+    place = f"[alerts] in {where}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{place} must be a table.")
+    _known(table, ALERT_KEYS, place)
+    named: dict[str, tuple[str, ...]] = {}
+    for key in ALERT_KEYS:
+        value = table.get(key, [])
+        listed = [value] if isinstance(value, str) and key != "command" else value
+        if not isinstance(listed, list) or not all(isinstance(text, str) and text for text in listed):
+            form = '["notify-send", "tally"]' if key == "command" else '"env:NAME"'
+            raise ConfigError(f"{key} in {place} makes no sense.", todo=f"Write {key} = {form}.")
+        named[key] = tuple(listed)
+    for address in named["webhook"]:
+        if not address.startswith(("https://", "http://", "env:", "file:")):
+            raise ConfigError(f"webhook in {place} must be an address, env:NAME or file:PATH.")
+    if not all(address.startswith(("env:", "file:")) for address in named["slack"]):
+        raise ConfigError(f"slack in {place} is a secret.", todo='Write slack = "env:NAME" or "file:PATH".')
+    return Alerts(webhooks=named["webhook"], slack=named["slack"], command=named["command"])
 
 
 def user_card(

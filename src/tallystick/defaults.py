@@ -37,25 +37,46 @@ def catalog() -> Catalog:
 
 
 def open_ledger(path: str | os.PathLike[str] | None = None, *, read_only: bool = False) -> Ledger:
-    """Opens a ledger, creating it where there is none: a file path, `":memory:"`, or by default the one the
-    configuration names, else the one in the platform's data folder. With `read_only` nothing is created or written.
-    Raises LedgerError."""
+    """Opens a ledger, creating it where there is none: a file path, `":memory:"`, `postgresql://...`, or by default the
+    one the configuration names, else the one in the platform's data folder. With `read_only` nothing is created or
+    written. Raises LedgerError."""
     if path == ":memory:":
         from tallystick.ledger.memory import MemoryLedger
 
         return MemoryLedger(zone=settings().timezone or "UTC")
-    from tallystick.ledger.sqlite import SqliteLedger
+    from tallystick.ledger import opening
 
-    return SqliteLedger(ledger_path(path), zone=settings().timezone or "UTC", read_only=read_only)
+    return opening.open_ledger(ledger_place(path), zone=settings().timezone or "UTC", read_only=read_only)
+
+
+def ledger_place(path: str | os.PathLike[str] | None = None) -> Path | str:
+    """The file or the database address of the ledger that `open_ledger` would use. Raises ConfigError."""
+    from tallystick.ledger.opening import in_database
+
+    named = path or settings().ledger
+    return str(named) if in_database(named) else ledger_path(path)
+
+
+def has_ledger() -> bool:
+    """Whether there is a ledger to read; one in a database is taken to be there."""
+    place = ledger_place()
+    return isinstance(place, str) or place.exists()
 
 
 def ledger_path(path: str | os.PathLike[str] | None = None) -> Path:
-    """The file of the ledger that `open` would use. Raises ConfigError when the environment names no place for it."""
+    """The file of the ledger that `open_ledger` would use. Raises ConfigError when the environment names no place for
+    it, or one in a database."""
+    from tallystick.ledger.opening import in_database
     from tallystick.ledger.paths import default_path
 
     named = path or settings().ledger
     if not named:
         return default_path(os.environ)
+    if in_database(named):
+        raise ConfigError(
+            "The ledger in force is in a database, not in a file.",
+            todo="Use the database's own tools for that, or set TALLY_LEDGER to a file.",
+        )
     place = os.fspath(named)
     if "\0" in place:
         raise ConfigError(f"{place!r} is not a path.", todo="Set TALLY_LEDGER to the file's path.")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from tallystick.core.models import provider_id
-from tallystick.defaults import catalog, catalogue_folder, ledger_path, now, settings
+from tallystick.defaults import catalog, catalogue_folder, has_ledger, ledger_path, now, settings
 from tallystick.defaults import open_ledger as open  # noqa: A004
 from tallystick.errors import InputError, LedgerError
 
@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "count",
     "estimate",
+    "has_ledger",
     "ledger_path",
     "now",
     "open",
@@ -238,7 +239,7 @@ def spent(
 
     if ledger is not None:
         return spend(ledger, since=since, until=until, model=model, tags=tags)
-    with open(None if ledger_path().exists() else ":memory:", read_only=True) as held:
+    with open(None if has_ledger() else ":memory:", read_only=True) as held:
         return spend(held, since=since, until=until, model=model, tags=tags)
 
 
@@ -261,7 +262,7 @@ def report(
     from tallystick.insight.report import report as made
 
     names = (by,) if isinstance(by, str) else tuple(by)
-    place = None if ledger is not None or ledger_path().exists() else ":memory:"
+    place = None if ledger is not None or has_ledger() else ":memory:"
     with contextlib.nullcontext(ledger) if ledger is not None else open(place, read_only=True) as held:
         return made(held, per=per, by=names, since=since, until=until, tz=tz, breakdown=breakdown, catalog=catalog())
 
@@ -272,7 +273,7 @@ def _history(
     """The output tokens of a call site's latest calls, and a note where the ledger cannot be read."""
     if ledger is not None:
         return _answers(ledger, provider, model, agent), ()
-    if not ledger_path().exists():
+    if not has_ledger():
         return (), ()
     try:
         with open(read_only=True) as held:

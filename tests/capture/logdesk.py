@@ -33,7 +33,7 @@ class Desk:
         return self.write(name, *lines, end=end, mode="a")
 
     def scan(self, env=None, **more):
-        return scan(self.ledger, Catalog.bundled(), NOW, env=env or {}, home=self.home, **more)
+        return scan(self.ledger, Catalog.bundled, NOW, env=env or {}, home=self.home, **more)
 
     def tool(self, name="claude-code", **more):
         return next(tool for tool in self.scan(**more).tools if tool.tool == name)

@@ -451,9 +451,22 @@ class TestAgain:
     def test_a_memory_that_makes_no_sense_is_none(self, desk, text):
         desk.write(f"{PROJECT}/s1.jsonl", claude())
         desk.scan()
-        (key,) = desk.ledger.states("import")
-        desk.ledger.state("import", key, text)
+        for key in desk.ledger.states("import"):
+            desk.ledger.state("import", key, text)
         assert desk.tool().written.known == 1
+
+    @pytest.mark.parametrize(("lost", "known"), [(0, 0), (1, 1)])
+    def test_half_a_memory_is_enough(self, desk, lost, known):
+        """What the files were, and how far they were read, are kept one after the other: a scan may be killed between."""
+        desk.write(f"{PROJECT}/s1.jsonl", claude())
+        desk.scan()
+        keys = sorted(desk.ledger.states("import"), key=len)
+        assert len(keys) == 2
+        desk.append(f"{PROJECT}/s1.jsonl", claude("msg_2", 9, request="req_2"))
+        desk.ledger.state("import", keys[lost], None)
+        written = desk.tool().written
+        assert (written.new, written.known) == (1, known)
+        assert desk.tool().read == 0
 
 
 class TestBetterSources:

@@ -235,11 +235,11 @@ def test_a_damaged_file_is_noticed(file: Path) -> None:
         ("UPDATE entry SET cost_micro = 1", "stands as"),
         ("UPDATE entry SET seq = 99 WHERE seq = 2", "were written in batches"),
         ("DELETE FROM response", "index of responses"),
-        ("UPDATE cube SET calls = 7", "sums in cube"),
-        ("UPDATE series SET input = 7", "sums in series"),
-        ("UPDATE run SET calls = 0", "sums in run"),
+        ("DELETE FROM sheet WHERE axis = 0", "sums of dimensions"),
+        ("DELETE FROM sheet WHERE axis > 0", "sums of day:team"),
+        ("DELETE FROM sheet WHERE axis = -2", "sums of runs"),
         ("DELETE FROM run", "is missing"),
-        ("DELETE FROM rollup_kind", "the entries give"),
+        ("DELETE FROM sheet_kind", "the entries give"),
         ("DELETE FROM batch WHERE batch_no = 0", "is missing"),
         ("DELETE FROM entry_kind", "rare kinds"),
     ],
@@ -403,7 +403,7 @@ def test_quarters_are_dropped_after_62_days(file: Path, monkeypatch: pytest.Monk
         clock.now = NOW.replace(year=2027)
         ledger.append([entry("new", started_at=clock.now), entry("older")])
         connection = sqlite3.connect(file)
-        slots = "SELECT count(*) FROM series WHERE axis IN (SELECT id FROM word WHERE text = 'slot:provider')"
+        slots = "SELECT count(*) FROM sheet WHERE axis IN (SELECT id FROM word WHERE text = 'slot:provider')"
         assert connection.execute(slots).fetchone() == (1,)
         connection.close()
         assert ledger.total(Query(since=NOW, until=NOW.replace(year=2027)), by=("source",))[0].calls == 2

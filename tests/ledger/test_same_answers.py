@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_samples import NOW, Clock, cost
@@ -142,3 +143,58 @@ def test_memory_and_file_agree(
         for query, by, per in asked:
             assert file.total(query, by, per) == memory.total(query, by, per)
             assert list(file.read(query)) == list(memory.read(query))
+
+
+@st.composite
+def calls_over_months(draw: st.DrawFn) -> Entry:
+    made = draw(made_entries())
+    at = NOW - timedelta(days=draw(st.integers(0, 430)), minutes=draw(st.integers(0, 1439)))
+    return msgspec.structs.replace(made, started_at=at, provider_response_id=None)
+
+
+@st.composite
+def whole_days(draw: st.DrawFn, zone: str) -> tuple[Query, tuple[str, ...], Period | None]:
+    """Questions about whole days of a zone, near and far, which the sheets of days and months answer together."""
+    names = ["provider", "model", "maker", "source", "status", "quality", "run", "team", "key", "user"]
+    day, last = Period("day", zone), st.integers(0, 440)
+    since, until = (
+        None if back is None else day.bounds(NOW + timedelta(days=5) - timedelta(days=back))[0]
+        for back in (draw(st.none() | last), draw(st.none() | last))
+    )
+    filters = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "provider": st.just("aws"),
+                "status": st.just("ok"),
+                "tags": tags.map(Tags),
+            },
+        )
+    )
+    by = tuple(draw(st.lists(st.sampled_from(names), max_size=3, unique=True)))
+    unit = draw(st.sampled_from([None, "day", "week", "month", "year", "lifetime"]))
+    return Query(since=since, until=until, **filters), by, None if unit is None else Period(unit, zone)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.data(),
+    st.lists(st.lists(st.one_of(calls_over_months(), calls_over_months(), made_corrections()), max_size=8), max_size=4),
+    st.sampled_from(ZONES),
+    st.sampled_from([1, 6, 1000]),
+)
+def test_whole_days_agree_however_many_months_they_span(
+    data: st.DataObject, steps: list[list[Item]], zone: str, fold: int
+) -> None:
+    clock = Clock()
+    with (
+        patch("tallystick.ledger.book.FOLD_CALLS", fold),
+        tempfile.TemporaryDirectory() as folder,
+        MemoryLedger(zone, clock) as memory,
+        SqliteLedger(Path(folder) / "l.db", zone=zone, clock=clock.seen) as file,
+    ):
+        for items in steps:
+            assert outcome(memory, items) == outcome(file, items)
+        assert file.verify() == []
+        for query, by, per in data.draw(st.lists(whole_days(zone), min_size=4, max_size=8)):
+            assert file.total(query, by, per) == memory.total(query, by, per)

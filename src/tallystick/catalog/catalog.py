@@ -78,6 +78,11 @@ class Resolved(msgspec.Struct, frozen=True):
     context: Mapping[str, str]
 
 
+# Made here, as two threads that make msgspec look into a type for the first time can crash the interpreter.
+_snapshot: Final = msgspec.json.Decoder(Snapshot).decode
+_row: Final = msgspec.json.Decoder(ModelRow).decode
+
+
 class Catalog:
     """Rate cards by model and instant. Immutable, apart from rows it has decoded and names it has resolved before.
 
@@ -88,7 +93,7 @@ class Catalog:
     def __init__(self, snapshot: bytes, user: Iterable[RateCard] = (), sha256: str | None = None) -> None:
         self.sha256 = sha256 or digest(snapshot)
         try:
-            self._data = msgspec.json.decode(snapshot, type=Snapshot)
+            self._data = _snapshot(snapshot)
         except msgspec.DecodeError as error:
             raise CatalogError(f"The rate catalogue cannot be read: {error}.", todo="Reinstall tallystick.") from None
         if self._data.schema != SCHEMA:
@@ -143,7 +148,7 @@ class Catalog:
             raw = self._data.models.get(provider, {}).get(model)
             if raw is None:
                 return None
-            row = msgspec.json.decode(raw, type=ModelRow)
+            row = _row(raw)
             cards = tuple(msgspec.structs.replace(card, catalogue=self.sha256) for card in row.cards)
             held = self._rows[key] = msgspec.structs.replace(row, cards=cards)
         return held

@@ -12,6 +12,7 @@ MAIN = {
     "scan": "What your coding agents have used, from their own logs.",
     "report": "What was spent, by model, run or tag.",
     "live": "What is being spent now.",
+    "budget": "Limits on what may be spent: add, list, show, raise, pause, remove.",
     "price": "What a call costs, line by line.",
     "compare": "One text across models, or two prompts on one model.",
     "rates": "The rate catalogue: show, set, check, diff, update.",
@@ -30,7 +31,8 @@ MORE = {
     "log": "The latest calls in the ledger.",
     "reconcile": "A provider's own report against the ledger.",
     "export": "The calls in the ledger as CSV, JSON lines or Parquet.",
-    "ledger": "Look after the ledger: verify, backup, restore, compact, info.",
+    "ledger": "Look after the ledger: verify, repair, backup, restore, compact, migrate.",
+    "simulate": "A local provider for tests: real wire formats, nothing billed.",
     "mcp": "Answer an agent's questions about cost (read-only).",
 }
 _LATER = ("cli", "Verbs", "run_verb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ yes_option = click.option("--yes", is_flag=True, help="Without asking.")
 
 @click.group("ledger", epilog="Example: tally ledger verify")
 def command() -> None:
-    """Look after the ledger's file: verify, backup, restore, compact, info."""
+    """Look after the ledger's file: verify, repair, backup, restore, compact, info, migrate."""
 
 
 @command.command("verify", epilog="Example: tally ledger verify")
@@ -40,6 +41,34 @@ def verify(as_json: bool) -> int:
     else:
         click.echo(f"{printable(str(path))}: {_number(number, 'call')}, everything agrees.")
     return WRONG if wrong else 0
+
+
+@command.command("repair", epilog="Example: tally ledger repair")
+@json_option
+def repair(as_json: bool) -> int:
+    """Enter what killed processes and a full disk have left beside the ledger. Exit code 4 when lines are broken."""
+    from tallystick import defaults
+    from tallystick.capture.process import beside_ledger, data_folder
+    from tallystick.metering.repair import repair as mend
+    from tallystick.metering.spool import spool_folders
+
+    path = beside_ledger(defaults.ledger_place())
+    if path is None:
+        raise InputError("The environment names no folder in which calls could have been kept.", todo="Set HOME.")
+    with front.open() as ledger:
+        done = mend(ledger, path, spool_folders(path, data_folder()), front.catalog, front.now())
+    if as_json:
+        say_json({name: getattr(done, name) for name in done.__struct_fields__})
+    else:
+        entries = f"{done.spooled:,} kept {'entry' if done.spooled == 1 else 'entries'}"
+        click.echo(
+            f"Entered {_number(done.cut, 'call')} of killed processes and {entries}; {done.known:,} known already."
+        )
+        if done.unread:
+            click.echo(
+                f"{_number(done.unread, 'broken line')} left where {'it was' if done.unread == 1 else 'they were'}."
+            )
+    return 4 if done.unread else 0
 
 
 @command.command("backup", epilog="Example: tally ledger backup ledger-2026-11.db")
@@ -118,6 +147,39 @@ def info(as_json: bool) -> None:
     }
     for name, text in lines.items():
         click.echo(f"{name:<12}{text}")
+
+
+@command.command("migrate", epilog="Example: tally ledger migrate --to postgresql://tally@db.example.com/spend")
+@click.option("--to", "url", metavar="URL", required=True, help="The database: postgresql://USER@HOST:PORT/NAME.")
+def migrate(url: str) -> None:
+    """Copy the ledger's file into an empty PostgreSQL database and compare all sums. Goes on where it was stopped."""
+    from tallystick.ledger.moving import migrate as move
+    from tallystick.ledger.opening import in_database
+    from tallystick.ledger.upkeep import facts
+
+    if not in_database(url):
+        raise InputError("The target is not the address of a database.", todo="Write --to postgresql://HOST/NAME.")
+    path = front.ledger_path()
+    zone = facts(path).zone
+    from tallystick.ledger.postgres import PostgresLedger
+
+    with (
+        PostgresLedger(url, zone=zone) as target,
+        click.progressbar(length=1, label="copying", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar,
+    ):
+
+        def show(done: int, whole: int) -> None:
+            bar.length = whole
+            bar.update(done - bar.pos)
+
+        found = move(path, target, show)
+        place = target.place
+    click.echo(
+        f"Copied {_number(found.items, 'entry', 'entries')} and {_number(found.states, 'setting')} from "
+        f"{printable(str(path))} to {printable(place)}. All {_number(found.sums, 'sum')} by provider, model and month "
+        "agree on both sides."
+    )
+    click.echo(f"Use it from now on: set TALLY_LEDGER to {printable(place)}, with the password if it has one.")
 
 
 def _free(target: Path, *, yes: bool, what: str) -> None:

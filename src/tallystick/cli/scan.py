@@ -66,7 +66,7 @@ def command(
     with front.open() as ledger, bar:
         found = scan(
             ledger,
-            front.catalog(),
+            front.catalog,
             front.now(),
             env=env,
             home=(home or Path.home()).absolute(),

@@ -241,10 +241,9 @@ def pairs(values: tuple[str, ...], what: str) -> dict[str, str]:
 
 def reading_ledger() -> Ledger:
     """The ledger in force, to be read. Before the first call there is none: then an empty one, and a remark."""
-    path = front.ledger_path()
-    if path.exists():
+    if front.has_ledger():
         return front.open(read_only=True)
-    warn(f"there is no ledger at {path} yet; the first call that is recorded makes it.")
+    warn(f"there is no ledger at {front.ledger_path()} yet; the first call that is recorded makes it.")
     return front.open(":memory:")
 
 

@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
-from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from tallystick.core.periods import Period
 from tallystick.core.periods import zone as zone_of
-from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES
+from tallystick.ledger import sheets
+from tallystick.ledger.groups import CODED, Group, Groups, cell_groups, dimensions, values_of
 from tallystick.ledger.pending import batches
 from tallystick.ledger.query import DIMENSIONS, Query, Totals
 from tallystick.ledger.reading import conditions
-from tallystick.ledger.rollups import DAY, MONTH, SLOT_US, Calendar, Place, day_number, day_of, local_day, month_number
-from tallystick.ledger.rows import EPOCH, Move, from_us, to_us
-from tallystick.ledger.sums import FIELDS, MAIN_KINDS, pack, weigh
+from tallystick.ledger.rollups import SLOT_US, Calendar, Place, day_of, first_of
+from tallystick.ledger.rows import EPOCH, from_us, to_us
+from tallystick.ledger.sheets import CELLS, CODES, CUBE, DAY, RUNS, SLOT
+from tallystick.ledger.spans import AFTER_ALL, Span, Stretch, days_asked, plan
+from tallystick.ledger.sums import FIELDS, MAIN_KINDS, Standing, pack, weigh
 from tallystick.ledger.words import CUBE_TAGS, SLOT_AXES, Names
 
-_SUMS: Final = ", ".join(f"sum({name})" for name in FIELDS)
 _CUBE_AXES: Final = ("provider", "model", "maker", *[f"tag:{name}" for name in CUBE_TAGS])
 _QUARTER: Final = timedelta(minutes=15)
-_BEFORE_ALL: Final = -(2**62)
-_AFTER_ALL: Final = 2**62
-_CODES: Final = {"status": STATUSES, "quality": QUALITIES, "source": SOURCES}
+_NO_WORD: Final = -(2**62)
+_KINDS: Final = (
+    "SELECT period, value, kind, quantity FROM sheet_kind WHERE grain = ? AND axis = ? AND period >= ? AND period < ?"
+)
 
-_ENTRY_SUMS: Final = ", ".join(
-    (
-        "count(*)", "sum(status = 4)", "sum(unpriced)",
-        "sum(quality = 1 AND status <> 4)", "sum(quality = 2 AND status <> 4)", "sum(quality = 3 AND status <> 4)",
-        "sum(cost_micro * owed)", "sum(cost_pico * owed)",
-        "sum(cost_micro * (1 - owed))", "sum(cost_pico * (1 - owed))",
-        *[f"sum({kind})" for kind in MAIN_KINDS],
-    )
-)  # fmt: skip
+_ENTRY_SUM: Final = {
+    "calls": "count(*)",
+    "refused": "sum(status = 4)",
+    "unpriced": "sum(unpriced)",
+    "estimated": "sum(quality = 1 AND status <> 4)",
+    "lower_bound": "sum(quality = 2 AND status <> 4)",
+    "unknown": "sum(quality = 3 AND status <> 4)",
+    "owed_micro": "sum(cost_micro * owed)",
+    "owed_pico": "sum(cost_pico * owed)",
+    "free_micro": "sum(cost_micro * (1 - owed))",
+    "free_pico": "sum(cost_pico * (1 - owed))",
+    **{kind: f"sum({kind})" for kind in MAIN_KINDS},
+}
+_ENTRY_SUMS: Final = ", ".join(_ENTRY_SUM[name] for name in FIELDS)
 
-Values = tuple[int, int]
+StartOf = Callable[[int, int], datetime | None]
+"""Gives the start of the asked period for a grain and a period of it."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -73,6 +82,11 @@ class Question(msgspec.Struct, frozen=True):
         query = self.query
         return query.call_id is None and query.owed is None and query.repeated is None and query.as_of is None
 
+    @property
+    def days(self) -> Span | None:
+        """The days [first, last) in the ledger's zone, if the question is about whole ones."""
+        return days_asked((self.query.since, self.query.until), self.per, self.zone)
+
 
 def axis_of(name: str) -> str:
     """`provider`, ... or `tag:NAME`."""
@@ -83,123 +97,100 @@ def answer(connection: sqlite3.Connection, names: Names, question: Question, tot
     """Adds to `totals` what the question is about; False when only reading the entries one by one can tell. The
     caller holds a transaction, so that all parts are of one instant."""
     if question.plain:
-        for way in (_from_days, _from_cube, _from_runs, _from_slots):
+        for way in (_from_axis, _from_cube, _from_slots, _from_cells):
             if way(connection, names, question, totals):
                 return True
     return question.query.as_of is None and _from_entries(connection, names, question, totals)
 
 
-def days_asked(question: Question) -> Values | None:
-    """The days [first, last) in the ledger's zone that the question is about, if it is about whole days."""
-    per = question.per
-    if per is not None and per.unit not in ("lifetime", "day", "week", "month", "year"):
-        return None
-    if per is not None and per.unit != "lifetime" and per.tz != question.zone:
-        return None
-    edges = []
-    for instant, default in ((question.query.since, _BEFORE_ALL), (question.query.until, _AFTER_ALL)):
-        if instant is None:
-            edges.append(default)
-            continue
-        day = local_day(instant, question.zone)
-        if Period("day", question.zone).bounds(instant)[0] != instant:
-            return None
-        edges.append(day_number(day))
-    return edges[0], edges[1]
+def _from_axis(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
+    days, used = question.days, question.used
+    name = next(iter(used), "source")
+    if days is None or len(used) > 1 or (name == "run" and question.filters):
+        return False
+    _add_axis(connection, names, question, totals, (name, days))
+    if question.axes and not question.filters and (name == "run" or name.startswith("tag:")):
+        # Calls without the tag, or outside any run, are not in its sheets: they are all calls less those with it.
+        rest = Totals((), question.per)
+        _add_axis(connection, names, msgspec.structs.replace(question, axes=()), rest, ("source", days))
+        totals.add_difference(rest, (None,))
+    _add_recent(connection, names, question, totals, days)
+    return True
 
 
-def _months(question: Question, days: Values) -> Values | None:
-    """The months that make up the days, if they do."""
-    per = question.per
-    if per is not None and (per.unit not in ("lifetime", "month", "year") or per.anchor != 1):
-        return None
-    edges = []
-    for number in days:
-        if number in (_BEFORE_ALL, _AFTER_ALL):
-            edges.append(number)
-        elif day_of(number).day == 1:
-            edges.append(month_number(day_of(number)))
+def _add_axis(
+    connection: sqlite3.Connection, names: Names, question: Question, totals: Totals, asked: tuple[str, Span]
+) -> None:
+    """Adds the sheets of one axis over some days."""
+    name, days = asked
+    tag = name.startswith("tag:")
+    axis = RUNS if name == "run" else _word(connection, f"day:{name[4:]}" if tag else f"day={name}")
+    wanted = question.filters.get(name)
+    value = None if wanted is None else _word(connection, wanted)
+    stretches = [(1, DAY, days)] if axis == RUNS else plan(days, question.per)
+    added = _added(connection, axis, stretches, value, _starts(totals, question.zone))
+    kinds = list(_rare(connection, axis, stretches, value, _starts(totals, question.zone)))
+    groups: dict[int, Group] = {}
+    if question.axes:
+        numbers = {number for sums in added.values() for number in sums} | {one[1] for one in kinds}
+        groups = {number: (text,) for number, text in values_of(connection, names, axis, numbers).items()}
+    for start, sums in added.items():
+        if question.axes:
+            totals.sums(start).update([(groups[number], total) for number, total in sums.items()])
         else:
-            return None
-    return edges[0], edges[1]
+            totals.add(start, (), sum(sums.values()))
+    for start, number, kind, count in kinds:
+        totals.add_rare(start, groups.get(number, ()), kind, count)
 
 
-def _from_cube(connection: sqlite3.Connection, known: Names, question: Question, totals: Totals) -> bool:
-    days = days_asked(question)
+def _from_cube(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
+    days = question.days
     if days is None or not question.used.issubset(_CUBE_AXES):
         return False
-    months = _months(question, days)
-    grain, (first, last) = (DAY, days) if months is None else (MONTH, months)
-    where = "grain = ? AND period >= ? AND period < ?"
-    values: list[Any] = [grain, first, last]
-    kind_values: list[Any] = [grain, first, last]
-    kind_where = "rollup = 'cube' AND a = ? AND b >= ? AND b < ?"
-    names = [_column(axis) for axis in question.axes]
-    clauses = [f"{_column(axis)} = ?" for axis in question.filters]
-    inner = " AND ".join(clauses)
-    if clauses:
-        where += f" AND dimension IN (SELECT id FROM dimension WHERE {inner})"  # noqa: S608 - names of columns
-        kind_where += f" AND c IN (SELECT id FROM dimension WHERE {inner})"  # noqa: S608 - names of columns
-        values += question.filters.values()
-        kind_values += question.filters.values()
-    dimensions = _dimensions(connection, names)
-    start = _starts(totals, lambda period: _local_start(grain, period, question.zone))
-    period = "period" if question.per is not None else "0"
-    for number, dimension, *fields in connection.execute(
-        f"SELECT {period}, dimension, {_SUMS} FROM cube WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
-        values,
-    ):
-        totals.add(start(number), dimensions(dimension), pack(fields))
-    for number, dimension, kind, count in connection.execute(
-        f"SELECT b, c, kind, quantity FROM rollup_kind WHERE {kind_where}",  # noqa: S608 - constants
-        kind_values,
-    ):
-        totals.add_rare(start(number), dimensions(dimension), kind, count)
-    part = 1 if grain == DAY else 2
-    for place, group, move in _recent(connection, known, question):
-        if first <= place[part] < last:
-            _add_move(totals, start(place[part]), group, move)
+    filters = {_column(axis): value for axis, value in question.filters.items()}
+    groups = dimensions(connection, [_column(axis) for axis in question.axes], filters)
+    _enter(connection, question, totals, (CUBE, days), lambda _: groups.get)
+    _add_recent(connection, names, question, totals, days)
     return True
 
 
-def _from_days(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
-    days, used = days_asked(question), question.used
-    axis = next(iter(used), "source")
-    if days is None or len(used) > 1 or axis == "run":
+def _from_cells(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
+    days, axes, filters = question.days, question.axes, question.filters
+    if days is None or "run" in question.used:
         return False
-    tag = axis.startswith("tag:")
-    word = f"day:{axis.removeprefix('tag:')}" if tag else f"day={axis}"
-    start = _starts(totals, lambda day: _local_start(DAY, day, question.zone))
-    whole = msgspec.structs.replace(question, per=None)
-    for span in _spans(connection, days, start) if totals.split else [days]:
-        for _, value, total, kinds in _series(connection, names, whole, word, span):
-            group = (value or None,) if question.axes else ()
-            totals.add(start(span[0]), group, total)
-            for kind, count in kinds.items():
-                totals.add_rare(start(span[0]), group, kind, count)
-    for place, recent, move in _recent(connection, names, question):
-        if days[0] <= place[1] < days[1] and not (tag and recent == (None,)):
-            _add_move(totals, start(place[1]), recent, move)
-    if tag and question.axes:
-        # Calls without the tag have no row: they are all calls less those with it.
-        rest = Totals((), question.per)
-        _from_days(connection, names, msgspec.structs.replace(question, axes=()), rest)
-        totals.add_difference(rest, (None,))
+
+    def group_of(cells: set[int]) -> Callable[[int], Group | None]:
+        groups = Groups(connection, names, (*axes, *filters), {number // CODES for number in cells})
+        return cell_groups(groups, len(axes), tuple(filters.values()), cells)
+
+    _enter(connection, question, totals, (CELLS, days), group_of)
+    _add_recent(connection, names, question, totals, days)
     return True
 
 
-def _spans(
-    connection: sqlite3.Connection, days: Values, start: Callable[[int], datetime | None]
-) -> Iterator[tuple[int, int]]:
-    """The days that have calls, as stretches [first, last) of one period each."""
-    found = connection.execute(
-        "SELECT DISTINCT period FROM series WHERE axis = (SELECT id FROM word WHERE text = 'day=source') "
-        "AND period >= ? AND period < ? ORDER BY period",
-        days,
-    )
-    for _, stretch in groupby([row[0] for row in found], key=start):
-        numbers = list(stretch)
-        yield numbers[0], numbers[-1] + 1
+def _enter(
+    connection: sqlite3.Connection,
+    question: Question,
+    totals: Totals,
+    sheet: tuple[int, Span],
+    grouping: Callable[[set[int]], Callable[[int], Group | None]],
+) -> None:
+    """Adds the sheets of an axis over some days, whose values `grouping` gives groups; None leaves them out."""
+    axis, days = sheet
+    stretches, start_of = plan(days, question.per), _starts(totals, question.zone)
+    added = _added(connection, axis, stretches, None, start_of)
+    kinds = list(_rare(connection, axis, stretches, None, start_of))
+    group_of = grouping({number for sums in added.values() for number in sums} | {one[1] for one in kinds})
+    for start, found in added.items():
+        sums = totals.sums(start)
+        for number, total in found.items():
+            group = group_of(number)
+            if group is not None:
+                sums[group] = sums.get(group, 0) + total
+    for start, number, kind, count in kinds:
+        group = group_of(number)
+        if group is not None:
+            totals.add_rare(start, group, kind, count)
 
 
 def _from_slots(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
@@ -207,51 +198,38 @@ def _from_slots(connection: sqlite3.Connection, names: Names, question: Question
     if len(used) > 1 or not used.issubset(SLOT_AXES) or query.since is None:
         return False
     first, rest = divmod(to_us(query.since), SLOT_US)
-    last, tail = divmod(to_us(query.until), SLOT_US) if query.until is not None else (_AFTER_ALL, 0)
+    last, tail = divmod(to_us(query.until), SLOT_US) if query.until is not None else (AFTER_ALL, 0)
     floor = connection.execute("SELECT value FROM state WHERE namespace = 'ledger' AND key = 'slot_floor'").fetchone()
     if rest or tail or first < int(floor[0]):
         return False
-    axis = next(iter(used), "provider")
-    rows = list(_series(connection, names, question, f"slot:{axis}", (first, last)))
-    recent = [one for one in _recent(connection, names, question) if first <= one[0][0] < last]
-    slots = {period for period, *_ in rows} | {place[0] for place, *_ in recent}
-    if question.per is not None and not all(totals.whole(_slot_start(slot), _QUARTER) for slot in slots):
-        return False
-    start = _starts(totals, _slot_start)
-    for period, value, total, kinds in rows:
-        group = (value or None,) if question.axes else ()
-        totals.add(start(period), group, total)
-        for kind, count in kinds.items():
-            totals.add_rare(start(period), group, kind, count)
-    for place, pending, move in recent:
-        _add_move(totals, start(place[0]), pending, move)
-    return True
+    name = next(iter(used), "provider")
+    axis, wanted, grouped = _word(connection, f"slot:{name}"), question.filters.get(name), bool(question.axes)
+    value = None if wanted is None else _word(connection, wanted)
+    span, starts = (first, last), dict[int, datetime | None]()
+    group: Group
+    parted = False
 
+    def start_of(slot: int) -> datetime | None:
+        nonlocal parted
+        if slot not in starts:
+            begin = _slot_start(slot)
+            parted = parted or (totals.split and not totals.whole(begin, _QUARTER))
+            starts[slot] = totals.start_of(begin)
+        return starts[slot]
 
-def _from_runs(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
-    query = question.query
-    timeless = query.since is None and query.until is None and question.per is None
-    if not timeless or question.used != {"run"}:
-        return False
-    one = query.run_id
-    where, values = ("WHERE run_id = ?", (one,)) if one is not None else ("", ())
-    by_number: dict[int, str] = {}
-    for number, run_id, *fields in connection.execute(f"SELECT * FROM run {where}", values):  # noqa: S608 - constants
-        by_number[number] = run_id
-        totals.add(None, (run_id,) if question.axes else (), pack(fields))
-    for number, kind, count in connection.execute(
-        "SELECT c, kind, quantity FROM rollup_kind WHERE rollup = 'run' AND a = 0 AND b = 0"
-    ):
-        if number in by_number:
-            totals.add_rare(None, (by_number[number],) if question.axes else (), kind, count)
-    for _, group, move in _recent(connection, names, question):
-        if move.run is not None:
-            _add_move(totals, None, group, move)
-    if one is None:
-        rest = Totals((), None)
-        _from_days(connection, names, msgspec.structs.replace(question, axes=()), rest)
-        totals.add_difference(rest, (None,))
-    return True
+    for period, body in sheets.read(connection, (SLOT, axis), span, value):
+        for number, counters in body.items():
+            group = (names.word(number) or None,) if grouped else ()
+            totals.add(start_of(period), group, sheets.number(counters))
+    for period, number, kind, count in _kinds(connection, (SLOT, axis), span, value):
+        group = (names.word(number) or None,) if grouped else ()
+        totals.add_rare(start_of(period), group, kind, count)
+    _recent(
+        connection, names, question, totals, lambda place: (start_of(place[0]),) if first <= place[0] < last else None
+    )
+    if parted:
+        totals.clear()
+    return not parted
 
 
 def _from_entries(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
@@ -260,126 +238,144 @@ def _from_entries(connection: sqlite3.Connection, names: Names, question: Questi
     needs = [
         "entry.label" if any(axis in ("provider", "model", "maker") or axis[:4] == "tag:" for axis in axes) else "0",
         "entry.run" if "run" in axes else "0",
-        *[f"entry.{name}" if name in axes else "0" for name in _CODES],
-        f"entry.started_us / {SLOT_US} - (entry.started_us % {SLOT_US} < 0)" if question.per is not None else "0",
+        *[f"entry.{name}" if name in axes else "0" for name in ("source", "status", "quality")],
+        f"entry.started_us / {SLOT_US} - (entry.started_us % {SLOT_US} < 0)" if totals.split else "0",
     ]
     keys, size = ", ".join(needs), len(needs)
-    groups = ", ".join(str(position + 1) for position in range(size))
+    grouped = ", ".join(str(position + 1) for position in range(size))
     rows = connection.execute(
-        f"SELECT {keys}, {_ENTRY_SUMS} FROM entry WHERE {where} GROUP BY {groups}",  # noqa: S608 - constants
+        f"SELECT {keys}, {_ENTRY_SUMS} FROM entry WHERE {where} GROUP BY {grouped}",  # noqa: S608 - constants
         values,
     ).fetchall()
-    if question.per is not None and not all(
-        totals.whole(_slot_start(slot), _QUARTER) for slot in {row[5] for row in rows}
-    ):
+    slots = {row[5] for row in rows}
+    if totals.split and not all(totals.whole(_slot_start(slot), _QUARTER) for slot in slots):
         return False
-    start = _starts(totals, _slot_start)
+    starts = {slot: totals.start_of(_slot_start(slot)) if totals.split else None for slot in slots}
+    groups = Groups(connection, names, axes, {row[0] for row in rows})
     for row in rows:
-        totals.add(start(row[5]), _group(axes, row, names), pack(row[size:]))
+        totals.add(starts[row[5]], groups.of(row[0], row[2:5], row[1]), pack(row[size:]))
     kinds = connection.execute(
         f"SELECT {keys}, kind, sum(quantity) FROM entry_kind JOIN entry ON entry.seq = entry_kind.seq "  # noqa: S608
-        f"WHERE {where} GROUP BY {groups}, kind",
+        f"WHERE {where} GROUP BY {grouped}, kind",
         values,
     )
     for row in kinds:
-        totals.add_rare(start(row[5]), _group(axes, row, names), row[size], row[size + 1])
+        totals.add_rare(starts[row[5]], groups.of(row[0], row[2:5], row[1]), row[size], row[size + 1])
     return True
 
 
+def _added(
+    connection: sqlite3.Connection, axis: int, stretches: list[Stretch], value: int | None, start_of: StartOf
+) -> dict[datetime | None, dict[int, int]]:
+    """The packed sums of an axis over stretches of time, by start of the asked period and by value."""
+    found: dict[datetime | None, dict[int, int]] = {}
+    number = int.from_bytes
+    for sign, grain, span in stretches:
+        for period, body in sheets.read(connection, (grain, axis), span, value):
+            sums = found.setdefault(start_of(grain, period), {})
+            known = sums.get
+            if sign > 0:
+                for one, counters in body.items():
+                    sums[one] = known(one, 0) + number(counters, "little", signed=True)
+            else:
+                for one, counters in body.items():
+                    sums[one] = known(one, 0) - number(counters, "little", signed=True)
+    return found
+
+
+def _rare(
+    connection: sqlite3.Connection, axis: int, stretches: list[Stretch], value: int | None, start_of: StartOf
+) -> Iterator[tuple[datetime | None, int, str, int]]:
+    """The usage of kinds without a counter over stretches of time: start of the asked period, value, kind, count."""
+    for sign, grain, span in stretches:
+        for period, one, kind, count in _kinds(connection, (grain, axis), span, value):
+            yield start_of(grain, period), one, kind, sign * count
+
+
+def _kinds(
+    connection: sqlite3.Connection, place: tuple[int, int], span: Span, value: int | None
+) -> Iterator[tuple[int, int, str, int]]:
+    statement, more = (_KINDS, ()) if value is None else (f"{_KINDS} AND value = ?", (value,))
+    yield from connection.execute(statement, (*place, *span, *more))
+
+
+def _add_recent(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals, days: Span) -> None:
+    """Adds what is pending of some days."""
+    start_of = _starts(totals, question.zone)
+
+    def when(place: Place) -> tuple[datetime | None] | None:
+        return (start_of(DAY, place[1]),) if days[0] <= place[1] < days[1] else None
+
+    _recent(connection, names, question, totals, when)
+
+
 def _recent(
-    connection: sqlite3.Connection, names: Names, question: Question
-) -> Iterator[tuple[Place, tuple[str | None, ...], Move]]:
-    """What is pending and passes the filters: its place in time, its group, and what it adds."""
-    calendar, axes, filters = Calendar(question.zone), question.axes, question.filters
-    wanted, either = tuple(filters.values()), (*axes, *filters)
-    groups: dict[tuple[int, int, int, int, int | None], tuple[str | None, ...] | None] = {}
-    for _, added in batches(connection):
-        for move in added.moves:
-            status, quality = move.standing[:2]
-            key = move.label, status, quality, move.source, move.run
-            if key not in groups:
-                values = _group(either, (move.label, move.run, status, quality, move.source), names)
-                groups[key] = values[: len(axes)] if values[len(axes) :] == wanted else None
-            group = groups[key]
-            if group is not None:
-                yield calendar.place(move.started_us), group, move
+    connection: sqlite3.Connection,
+    names: Names,
+    question: Question,
+    totals: Totals,
+    when: Callable[[Place], tuple[datetime | None] | None],
+) -> None:
+    """Adds what is pending and passes the filters; `when` gives the start of the asked period for a place in time, None
+    where that is not asked about."""
+    axes, filters, place = question.axes, question.filters, Calendar(question.zone).place
+    wanted, either, by_run = tuple(filters.values()), (*axes, *filters), "run" in question.used
+    coded = by_run or not question.used.isdisjoint(CODED)
+    moves = [move for _, batch in batches(connection) for move in batch.moves]
+    named = Groups(connection, names, either, [move.label for move in moves])
+    groups: dict[object, Group | None] = {}
+    starts: dict[Place, tuple[datetime | None] | None] = {}
+    alike: defaultdict[tuple[datetime | None, Group, int, Standing], list[Standing]] = defaultdict(list)
+    for move in moves:
+        at = place(move.started_us)
+        if at not in starts:
+            starts[at] = when(at)
+        start = starts[at]
+        if start is None:
+            continue
+        standing, label = move.standing, move.label
+        key = (label, standing[0], standing[1], move.source, move.run if by_run else None) if coded else label
+        if key not in groups:
+            values = named.of(label, (move.source, standing[0], standing[1]), move.run)
+            groups[key] = values[: len(axes)] if values[len(axes) :] == wanted else None
+        group = groups[key]
+        if group is None:
+            continue
+        alike[start[0], group, move.sign, standing[:4]].append(standing[4:])
+        if move.rare is not None:
+            for kind, count in move.rare.items():
+                totals.add_rare(start[0], group, kind, move.sign * count)
+    for (first, group, sign, kept), figures in alike.items():
+        whole = figures[0] if len(figures) == 1 else tuple(map(sum, zip(*figures, strict=True)))
+        totals.add(first, group, sign * weigh(kept, whole, len(figures)))
 
 
-def _add_move(totals: Totals, start: datetime | None, group: tuple[str | None, ...], move: Move) -> None:
-    totals.add(start, group, move.sign * weigh(move.standing))
-    for kind, count in (move.rare or {}).items():
-        totals.add_rare(start, group, kind, move.sign * count)
-
-
-def _group(axes: tuple[str, ...], row: tuple[Any, ...], names: Names) -> tuple[str | None, ...]:
-    label, run, status, quality, source = row[:5]
-    codes = {"status": status, "quality": quality, "source": source}
-    found: list[str | None] = []
-    for axis in axes:
-        if axis == "run":
-            found.append(names.run(run))
-        elif axis in codes:
-            found.append(_CODES[axis][codes[axis]])
-        elif axis.startswith("tag:"):
-            found.append(names.label(label)[2].get(axis[4:]))
-        else:
-            found.append(getattr(names.label(label)[0], axis))
-    return tuple(found)
-
-
-def _series(
-    connection: sqlite3.Connection, names: Names, question: Question, axis: str, span: Values
-) -> Iterator[tuple[int, str, int, dict[str, int]]]:
-    """The sums of an axis by period and value: period, value, packed counters, kinds without a counter."""
-    where = "axis = (SELECT id FROM word WHERE text = ?) AND period >= ? AND period < ?"
-    kind_where = "rollup = 'series' AND a = (SELECT id FROM word WHERE text = ?) AND b >= ? AND b < ?"
-    values: list[Any] = [axis, *span]
-    for value in question.filters.values():
-        where += " AND value = (SELECT id FROM word WHERE text = ?)"
-        kind_where += " AND c = (SELECT id FROM word WHERE text = ?)"
-        values.append(value)
-    period, other = ("period", "b") if question.per is not None else ("0", "0")
-    kinds: dict[tuple[int, int], dict[str, int]] = {}
-    for number, value, kind, count in connection.execute(
-        f"SELECT {other}, c, kind, sum(quantity) FROM rollup_kind WHERE {kind_where} GROUP BY 1, 2, 3",  # noqa: S608
-        values,
-    ):
-        kinds.setdefault((number, value), {})[kind] = count
-    for number, value, *fields in connection.execute(
-        f"SELECT {period}, value, {_SUMS} FROM series WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
-        values,
-    ):
-        yield number, names.word(value), pack(fields), kinds.get((number, value), {})
-
-
-def _dimensions(connection: sqlite3.Connection, columns: list[str]) -> Callable[[int], tuple[str | None, ...]]:
-    """Gives the group of a dimension's number."""
-    if not columns:
-        return lambda _: ()
-    rows = connection.execute(f"SELECT id, {', '.join(columns)} FROM dimension")  # noqa: S608 - names of columns
-    found = {number: tuple([part or None for part in parts]) for number, *parts in rows}
-    return found.__getitem__
+def _word(connection: sqlite3.Connection, text: str) -> int:
+    """The number of a text; one that nothing has if there is none."""
+    row = connection.execute("SELECT id FROM word WHERE text = ?", (text,)).fetchone()
+    return _NO_WORD if row is None else row[0]
 
 
 def _column(axis: str) -> str:
     return axis.removeprefix("tag:")
 
 
-def _starts(totals: Totals, instant: Callable[[int], datetime]) -> Callable[[int], datetime | None]:
-    """Gives the start of the asked period for a rollup's period, computed once for each."""
-    known: dict[int, datetime | None] = {}
+def _starts(totals: Totals, zone: str) -> StartOf:
+    """Gives the start of the asked period for a day or month of the ledger's zone, computed once for each."""
+    known: dict[Span, datetime | None] = {}
 
-    def start(number: int) -> datetime | None:
-        if number not in known:
-            known[number] = totals.start_of(instant(number)) if totals.split else None
-        return known[number]
+    def start(grain: int, period: int) -> datetime | None:
+        if (grain, period) not in known:
+            instant = _local_start(grain, period, zone)
+            known[grain, period] = totals.start_of(instant) if totals.split else None
+        return known[grain, period]
 
     return start
 
 
 def _local_start(grain: int, period: int, zone: str) -> datetime:
     """An instant that is surely within a day or month of the ledger's zone: its noon, or that of its first day."""
-    day = day_of(period) if grain == DAY else day_of(0).replace(year=period // 12, month=period % 12 + 1)
+    day = day_of(period) if grain == DAY else first_of(period)
     return datetime.combine(day, time(12), tzinfo=zone_of(zone)).astimezone(UTC)
 
 

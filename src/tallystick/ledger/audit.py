@@ -11,10 +11,11 @@ from tallystick.ledger.book import first_hash, link_hash, read_corrections
 from tallystick.ledger.joining import response_key
 from tallystick.ledger.jsonform import amend
 from tallystick.ledger.pending import batches, response_hash
-from tallystick.ledger.rollups import Calendar, Key, Sums
+from tallystick.ledger.rollups import Calendar, Sums
 from tallystick.ledger.rows import Move, Row, decode, encode
+from tallystick.ledger.sheets import CELLS, CUBE, RUNS, Place, Sheets, everything
 from tallystick.ledger.sql import queries
-from tallystick.ledger.sums import FIELDS, MAIN_KINDS, pack, unpack
+from tallystick.ledger.sums import FIELDS, MAIN_KINDS, unpack
 from tallystick.ledger.words import Names, Words
 
 MAX_SHOWN: Final = 20
@@ -24,7 +25,8 @@ _ENTRIES: Final = (
     "SELECT seq, call_id, started_us, recorded_us, run, body, joined_us, amended, holder, "  # noqa: S608 - constants
     f"{_STANDING} FROM entry WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
 )
-_TABLES: Final = ("cube", "series", "run")
+_GRAINS: Final = ("quarter", "day", "month")
+_AXES: Final = {CUBE: "dimensions", CELLS: "cells", RUNS: "runs"}
 
 
 def differences(connection: sqlite3.Connection) -> list[str]:
@@ -47,10 +49,8 @@ def rebuild(connection: sqlite3.Connection, zone: str) -> None:
     for _, added in batches(connection):
         keys = iter(added.keys)
         connection.executemany(queries()["add_response"], zip(keys, keys, strict=True))
-    for table in ("pending", "cube", "series", "rollup_kind"):
+    for table in ("pending", "sheet", "sheet_kind"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
-    zeros = ", ".join(f"{name} = 0" for name in FIELDS)
-    connection.execute(f"UPDATE run SET {zeros}")  # noqa: S608 - constants
     for number, (row, _) in enumerate(_rows(connection, words, []), 1):
         sums.add([Move(*row.move(1))])
         if number % _CHUNK == 0 and sums.full:
@@ -74,15 +74,14 @@ def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
             expected.collect(sums, words)
     expected.collect(sums, words)
     yield from problems[:MAX_SHOWN]
-    kept = _Expected([_stored(connection, table) for table in _TABLES])
-    for *key, count in connection.execute("SELECT * FROM rollup_kind"):
+    kept = _Expected(everything(connection))
+    for *key, count in connection.execute("SELECT * FROM sheet_kind"):
         kept.rare[tuple(key)] = count
     for _, added in batches(connection):
         for first in range(0, len(added.moves), _CHUNK):
             sums.add(added.moves[first : first + _CHUNK])
             kept.collect(sums, words)
-    for number, table in enumerate(_TABLES):
-        yield from _compare(table, kept.tables[number], expected.tables[number])
+    yield from _compare(kept.sheets, expected.sheets, Names(connection))
     wrong = [
         key for key in kept.rare.keys() | expected.rare.keys() if kept.rare.get(key, 0) != expected.rare.get(key, 0)
     ]
@@ -91,44 +90,46 @@ def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 class _Expected:
-    """Sums by table, and of rare kinds."""
+    """Sums by sheet, and of rare kinds."""
 
-    def __init__(self, tables: list[dict[Key, int]] | None = None) -> None:
-        self.tables: list[dict[Key, int]] = tables or [{}, {}, {}]
+    def __init__(self, sheets: Sheets | None = None) -> None:
+        self.sheets: Sheets = {} if sheets is None else sheets
         self.rare: dict[tuple[Any, ...], int] = {}
 
     def collect(self, sums: Sums, words: Words) -> None:
         """Adds what `sums` holds, and empties it."""
-        for table, found in zip(self.tables, sums.tables(words), strict=True):
-            for key, total in found.items():
-                table[key] = table.get(key, 0) + total
+        for place, found in sums.sheets(words).items():
+            sheet = self.sheets.setdefault(place, {})
+            for value, total in found.items():
+                sheet[value] = sheet.get(value, 0) + total
         for kind_key, count in sums.rare_kinds(words).items():
             self.rare[kind_key] = self.rare.get(kind_key, 0) + count
         sums.clear()
 
 
-def _stored(connection: sqlite3.Connection, table: str) -> dict[Key, int]:
-    if table == "run":
-        return {(0, 0, row[0]): pack(row[2:]) for row in connection.execute("SELECT * FROM run")}
-    rows = connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - one of _TABLES
-    return {(row[0], row[1], row[2]): pack(row[3:]) for row in rows}
-
-
-def _compare(table: str, kept: dict[Key, int], wanted: dict[Key, int]) -> Iterator[str]:
+def _compare(kept: Sheets, wanted: Sheets, names: Names) -> Iterator[str]:
     shown = 0
-    for key in sorted(kept.keys() | wanted.keys()):
-        stored, right = kept.get(key, 0), wanted.get(key, 0)
-        if stored == right:
-            continue
-        parts = [
-            f"{name} {one}, the entries give {other}"
-            for name, one, other in zip(FIELDS, unpack(stored), unpack(right), strict=True)
-            if one != other
-        ]
-        yield f"The sums in {table} {key} are wrong: {'; '.join(parts)}."
-        shown += 1
-        if shown == MAX_SHOWN:
-            return
+    for place in sorted(kept.keys() | wanted.keys()):
+        stored, right = kept.get(place, {}), wanted.get(place, {})
+        for value in sorted(stored.keys() | right.keys()):
+            one, other = stored.get(value, 0), right.get(value, 0)
+            if one == other:
+                continue
+            parts = [
+                f"{name} {left}, the entries give {correct}"
+                for name, left, correct in zip(FIELDS, unpack(one), unpack(other), strict=True)
+                if left != correct
+            ]
+            yield f"The sums of {_sheet_name(place, names)}, value {value}, are wrong: {'; '.join(parts)}."
+            shown += 1
+            if shown == MAX_SHOWN:
+                return
+
+
+def _sheet_name(place: Place, names: Names) -> str:
+    grain, axis, period = place
+    name = f"axis {axis}" if axis < min(_AXES) else _AXES.get(axis) or names.word(axis)
+    return f"{name} in {_GRAINS[grain]} {period}"
 
 
 def _rows(connection: sqlite3.Connection, words: Words, problems: list[str]) -> Iterator[tuple[Row, dict[str, int]]]:

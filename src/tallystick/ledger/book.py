@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ import msgspec
 
 from tallystick.errors import LedgerError, TallyError
 from tallystick.ledger.entry import SOURCES, Correction, Entry
+from tallystick.ledger.holds import Till
+from tallystick.ledger.holds_line import AskJob, HoldTask
+from tallystick.ledger.holds_sqlite import Counter, HoldsSheet
 from tallystick.ledger.joining import JOIN, REPEAT, REPLACE, response_key, verdict
 from tallystick.ledger.jsonform import amend, check_correction
 from tallystick.ledger.ledger import Item, Receipt
-from tallystick.ledger.memory import conflict, unknown_call
+from tallystick.ledger.memory import conflict, cost_moved, unknown_call
 from tallystick.ledger.pending import FOLD_CALLS, Batch, Pending, response_hash
 from tallystick.ledger.rollups import Calendar, Sums, slot_floor
 from tallystick.ledger.rows import Move, Row, decode, encode, from_us, to_us
@@ -23,73 +27,117 @@ from tallystick.ledger.sql import queries
 from tallystick.ledger.store import begin, explained
 from tallystick.ledger.sums import MAX_CALLS, MAX_LIGHT_CALLS, heavy
 from tallystick.ledger.words import Names, Words, missing
-from tallystick.ledger.writer import Job
+from tallystick.ledger.writer import Job, SettleJob, Task
 
 _ENCODE_SORTED: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class Book:
-    """Writes batches on one connection. `writer_id` names the hash chain, `clock` gives seconds since 1970 UTC."""
+    """Writes batches on one connection; each book has a hash chain of its own. `counter` decides about holds, `clock`
+    gives seconds since 1970 UTC."""
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path, writer_id: str, clock: Callable[[], float], timeout: float
+        self, connection: sqlite3.Connection, path: Path, counter: Counter, clock: Callable[[], float], timeout: float
     ) -> None:
         self._connection = connection
         self._path = path
-        self._writer_id = writer_id
+        self._counter = counter
+        # What was learnt through another connection cannot be checked through this one.
+        counter.forget()
+        counter.seen = -1
+        self._writer_id = secrets.token_hex(8)
         self._clock = clock
         self._timeout = timeout
         self._words = Words(connection)
         self._pending = Pending(connection)
         self._calendar = Calendar("UTC")
         self._batch_no = 0
-        self._hash = first_hash(writer_id)
+        self._hash = first_hash(self._writer_id)
 
-    def commit(self, jobs: list[Job]) -> None:
-        """Writes the jobs in one transaction; sets the receipt or the error of each."""
+    def commit(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
+        """Does the tasks in one transaction, and sets the receipt or the error of each that is done; returns those,
+        and the asks of earlier ones that are decided now."""
+        jobs = [task for task in tasks if isinstance(task, Job)]
+        others = [task for task in tasks if isinstance(task, HoldTask | AskJob)]
         try:
             with explained(self._path):
-                if not self._transact(jobs, careful=False):
-                    self._transact(jobs, careful=True)
+                found = self._transact(jobs, others, careful=False)
+                if found is None:
+                    found = self._transact(jobs, others, careful=True)
         except LedgerError as error:
-            for job in jobs:
-                job.receipt = None
-                job.error = error
+            for task in tasks:
+                task.receipt, task.error = None, error
+            return [*tasks, *self._counter.given_up(error)]
+        asks: set[Task[Any]] = {task for task in others if isinstance(task, AskJob)}
+        return [task for task in tasks if task not in asks] + (found or [])
 
-    def _transact(self, jobs: list[Job], *, careful: bool) -> bool:
+    def _transact(
+        self, jobs: Sequence[Job], others: Sequence[HoldTask | AskJob], *, careful: bool
+    ) -> list[Task[Any]] | None:
+        """Returns the asks that are decided; None when jobs have to be written with care and nothing was."""
         connection = self._connection
         begin(connection, self._timeout)
         self._words.begun()
+        self._counter.seen = connection.execute("PRAGMA data_version").fetchone()[0]
+        now_us = int(self._clock() * 1_000_000)
+        holds: HoldsSheet | None = None
         done = False
         try:
-            page = self._page()
-            if careful:
-                for job in jobs:
-                    page.write_carefully(job)
-            elif not page.write_quickly(jobs):
-                return False
-            link = page.finish(self._writer_id, self._batch_no, self._hash)
+            if others or not jobs or careful or any(isinstance(job, SettleJob) for job in jobs):
+                holds = self._counter.sheet(connection, now_us)
+            page = self._page(now_us) if jobs else None
+            if page is not None and not self._write_jobs(page, jobs, holds, careful=careful):
+                return None
+            decided: list[Task[Any]] = []
+            if holds is not None:
+                holds.work(others, careful=careful)
+                if not holds.write():
+                    return None
+            link = None if page is None else page.finish(self._writer_id, self._batch_no, self._hash)
             connection.execute("COMMIT")
             done = True
             if link is not None:
                 self._batch_no, self._hash = self._batch_no + 1, link
-            return True
+            if holds is not None:
+                decided = holds.committed()
+            return decided
         finally:
             if not done:
                 for job in jobs:
-                    job.receipt = None
+                    job.receipt = job.error = None
+                if holds is not None:
+                    holds.undone()
                 self._words.rolled_back()
                 self._pending.forget()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
-    def _page(self) -> _Page:
+    def _write_jobs(self, page: _Page, jobs: Sequence[Job], holds: HoldsSheet | None, *, careful: bool) -> bool:
+        """Writes entries and settles their holds; False when that needs care."""
+        if careful and holds is not None:
+            for job in jobs:
+                page.write_carefully(job, holds.till)
+            return True
+        settled = [job for job in jobs if isinstance(job, SettleJob)]
+        if holds is not None:
+            try:
+                if not all(holds.till.check(job.call_id, job.settlement) for job in settled):
+                    return False
+            except TallyError:
+                return False
+        if not page.write_quickly(jobs):
+            return False
+        if holds is not None:
+            for job in settled:
+                holds.till.settle(job.call_id, job.settlement)
+        return True
+
+    def _page(self, now_us: int) -> _Page:
         sql = queries()
         seq, batch, floor, zone, *pending = self._connection.execute(sql["next_ids"]).fetchone()
         if zone != self._calendar.zone:
             self._calendar = Calendar(zone)
         self._pending.begun(*pending)
-        now_us = int(self._clock() * 1_000_000)
         wanted = slot_floor(now_us)
         if wanted > int(floor):
             floor = wanted
@@ -116,8 +164,9 @@ class _Page:
         self._corrections: list[tuple[Any, ...]] = []
         self._moves: list[tuple[Any, ...]] = []
         self._keys: list[int] = []
+        self._moved: list[tuple[str, int]] = []
 
-    def write_quickly(self, jobs: list[Job]) -> bool:
+    def write_quickly(self, jobs: Sequence[Job]) -> bool:
         """Writes jobs that hold only new entries, of calls nobody has seen; says whether that was so. If not, the
         transaction is spoilt."""
         rows, kinds = [], []
@@ -156,12 +205,14 @@ class _Page:
         self._seq = seq
         return True
 
-    def write_carefully(self, job: Job) -> None:
-        """Writes one job item by item, all or nothing of it."""
+    def write_carefully(self, job: Job, till: Till) -> None:
+        """Writes one job item by item, all or nothing of it, and moves the accounts it concerns."""
         connection = self._connection
         before = self._seq, len(self._entries), len(self._corrections), len(self._moves), len(self._keys)
+        self._moved = []
         connection.execute("SAVEPOINT job")
         try:
+            new = isinstance(job, SettleJob) and till.check(job.call_id, job.settlement)
             job.receipt = self._write_items(job.items)
         except TallyError as error:
             job.error, job.receipt = error, None
@@ -171,6 +222,11 @@ class _Page:
             self._seq = before[0]
             del self._entries[before[1] :], self._corrections[before[2] :]
             del self._moves[before[3] :], self._keys[before[4] :]
+        else:
+            if isinstance(job, SettleJob) and new:
+                till.settle(job.call_id, job.settlement)
+            for call_id, difference in self._moved:
+                till.correct(call_id, difference)
         connection.execute("RELEASE job")
 
     def finish(self, writer_id: str, batch_no: int, previous: bytes) -> bytes | None:
@@ -290,8 +346,9 @@ class _Page:
         seq, *columns, joined_us = found
         entry = decode(tuple(columns), self._names)
         earlier = self._corrections_of(seq)
-        before = encode(amend(entry, earlier), self._words, self._now_us)
-        after = encode(amend(entry, [*earlier, correction]), self._words, self._now_us)
+        was, now = amend(entry, earlier), amend(entry, [*earlier, correction])
+        before, after = (encode(one, self._words, self._now_us) for one in (was, now))
+        self._moved.append((correction.corrects, cost_moved(was, now)))
         if joined_us is None:
             self._moves += [before.move(-1), after.move(1)]
         self._run("amend_entry", *after.standing, seq)

@@ -16,7 +16,7 @@ import msgspec
 HOLD_STATES: Final = ("open", "settled", "released", "suspect")
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A call's part of one account: `base` whatever the length of the answer, and `per_output` for each token of it.
 
     `value` is the scope's value for a budget that is one for each (`user=ada`), else empty. `period` names the stretch
@@ -37,7 +37,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return self.base + self.per_output * output
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request for a hold. `hold_id` is the call's id. `output` tokens of answer are wanted, and with fewer than
     `least` the call is of no use; where they are equal the call cannot be capped. `unlearned` says that the provider
     may count input that nobody here can see, so until it settles nobody else is capped to what seems to be left.
@@ -54,7 +54,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     unlearned: bool = False
 
 
-class Balance(msgspec.Struct, frozen=True, kw_only=True):
+class Balance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How an account stands. `limit` includes a temporary raise; None means that the budget is gone or paused and
     limits nothing. `suspect` is money of holds whose call nobody knows the end of; it counts as spent. `held` is in
     flight, `unlearned` the number of holds in flight whose input may be larger than it looks. `overdraft` is what calls
@@ -73,7 +73,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
         return self.settled + self.suspect
 
 
-class Granted(msgspec.Struct, frozen=True, kw_only=True):
+class Granted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The hold stands, safe from a power cut, and covers `output` tokens of answer; fewer than asked for means that the
     call is capped. `waited_us` is how long it queued."""
 
@@ -82,7 +82,7 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True):
     waited_us: int = 0
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """No hold was made and no counter moved: the account that stood in the way, as it was."""
 
     budget_id: str
@@ -94,19 +94,19 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     resets_at: datetime | None = None
 
 
-class Wait(msgspec.Struct, frozen=True):
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Holds in flight may give back enough; `refusal` is the answer when they do not in time."""
 
     refusal: Refused
 
 
-class Stale(msgspec.Struct, frozen=True):
+class Stale(msgspec.Struct, frozen=True, gc=False):
     """The budgets have changed since the claims were made: make them anew from version `version`."""
 
     version: int
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
+class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a settled call takes from one account."""
 
     budget_id: str
@@ -115,7 +115,15 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
 
 
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+class Seed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was spent before a budget was made: an account of it begins with `settled`."""
+
+    value: str
+    period: str
+    settled: int
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a call that has an entry takes from the accounts. `keep` leaves the rest of its hold as suspect: the
     call's usage is a lower bound, and what it cost beyond that is not known yet."""
 
@@ -123,7 +131,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     keep: bool = False
 
 
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
+class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A hold as the ledger keeps it. `charges` are what it claims now, `settled` what was taken at the end."""
 
     hold_id: str
@@ -136,7 +144,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     settled: tuple[Charge, ...] = ()
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
+class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One account with its balance."""
 
     budget_id: str
@@ -157,15 +165,15 @@ def decide(ask: Ask, balances: Sequence[Balance]) -> Granted | Refused | Wait:
         limit = balance.limit
         if limit is None:
             continue
-        refusal = _refused(claim, balance, limit, claim.amount(ask.output))
         room = limit - balance.spent
-        if claim.amount(ask.least) > room:
-            return refusal
         free = room - balance.held
         if claim.amount(output) <= free:
             continue
-        if claim.amount(ask.output) <= room or balance.unlearned or claim.amount(ask.least) > free:
-            waiting = waiting or Wait(refusal)
+        wanted, least = claim.amount(ask.output), claim.amount(ask.least)
+        if least > room:
+            return refused(claim, balance, limit, wanted)
+        if wanted <= room or balance.unlearned or least > free:
+            waiting = waiting or Wait(refused(claim, balance, limit, wanted))
         else:
             output = min(output, (free - claim.base) // claim.per_output)
     return waiting or Granted(hold_id=ask.hold_id, output=output)
@@ -183,7 +191,8 @@ def affordable(claims: Sequence[Claim], balances: Sequence[Balance], covered: in
     return max(output, covered)
 
 
-def _refused(claim: Claim, balance: Balance, limit: int, asked: int) -> Refused:
+def refused(claim: Claim, balance: Balance, limit: int, asked: int) -> Refused:
+    """The refusal of a claim of `asked` by an account that stands so."""
     return Refused(
         budget_id=claim.budget_id,
         value=claim.value,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -148,6 +147,9 @@ def _known_names(given: Mapping[str, Any], allowed: Iterable[str], what: str) ->
     names = set(allowed)
     for name in given:
         if name not in names:
+            # Every start of the program would pay for this import, and hardly any needs it.
+            import difflib
+
             near = difflib.get_close_matches(str(name), names, 1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Allowed: {', '.join(sorted(names))}."
             raise InputError(

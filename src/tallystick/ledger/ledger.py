@@ -10,7 +10,9 @@ from typing import Final, Protocol, Self
 import msgspec
 
 from tallystick.core.periods import Period
+from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
+from tallystick.ledger.hold import Account, Ask, Charge, Granted, Hold, Refused, Seed, Settlement, Stale
 from tallystick.ledger.query import Query, Total
 
 Item = Entry | Correction
@@ -86,6 +88,62 @@ class Ledger(Protocol):
 
     def states(self, namespace: str) -> dict[str, str]:
         """All keys of a namespace with their text."""
+        ...
+
+    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+        """Sets money aside in all accounts of the ask, or in none. A grant is safe from a power cut before it is told.
+
+        An ask that would fit but for holds in flight waits for them up to `wait` seconds, and no later ask for the
+        same account overtakes it, whatever process it comes from. A refusal moves no counter. Asking again for the
+        same request while its hold is open gives the same grant. The future raises ConflictError where the id stands
+        for another request or a call that has ended, InputError for claims that make no sense.
+        """
+        ...
+
+    def extend(self, hold_id: str, output: int) -> Future[int]:
+        """Lets a hold cover an answer of `output` tokens; the result is how many it covers then: as far as there is
+        room, never fewer than before, safe from a power cut. The future raises InputError for a call that has ended."""
+        ...
+
+    def settle(self, entry: Entry, settlement: Settlement, *, durable: bool = False) -> Future[Receipt]:
+        """Enters a call, charges the accounts and ends its hold (whose id is the call's), all or nothing. A call
+        without a hold is charged likewise. The same again changes nothing; the future raises ConflictError where
+        another entry or another settlement stands. A call that comes late is settled all the same."""
+        ...
+
+    def release(self, hold_id: str) -> Future[None]:
+        """Gives back the hold of a call that was never sent; an ask still in the line is refused. Unknown or released:
+        nothing happens. The future raises ConflictError for a call that was settled."""
+        ...
+
+    def resolve(self, hold_id: str, charges: Sequence[Charge] | None) -> None:
+        """An operator's word on a suspect hold: so much was spent, or (None) it is given back. Where the call was
+        settled as a lower bound this is about the rest. Raises InputError for a hold that is not suspect."""
+        ...
+
+    def expire(self) -> list[str]:
+        """Makes open holds suspect whose time is over or whose owner is dead; returns their ids."""
+        ...
+
+    def holds(self, state: str | None = None, budget_id: str | None = None) -> list[Hold]:
+        """The holds, oldest first: those in a state (open, settled, released, suspect), those of a budget."""
+        ...
+
+    def accounts(self, budget_id: str | None = None) -> list[Account]:
+        """The accounts by budget, value and period; those of a dropped or paused budget have no limit."""
+        ...
+
+    def budgets(self) -> Budgets:
+        """The budgets, by id, with their version."""
+        ...
+
+    def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
+        """Adds a budget or changes it; what it has used stays. `seeds` are what accounts that are not there yet begin
+        with. Raises InputError for a change of unit."""
+        ...
+
+    def drop_budget(self, budget_id: str) -> Budgets:
+        """Takes a budget away; its accounts stay and limit nothing. Raises InputError for one that is not there."""
         ...
 
     def flush(self) -> None:

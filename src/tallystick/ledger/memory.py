@@ -8,20 +8,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import msgspec
 
+from tallystick.core.money import Money
 from tallystick.core.periods import Period
 from tallystick.core.periods import zone as check_zone
 from tallystick.errors import ConflictError, InputError, LedgerUnavailable, TallyError
+from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
+from tallystick.ledger.hold import Account, Ask, Charge, Granted, Hold, Refused, Seed, Settlement, Stale
+from tallystick.ledger.holds_line import AskJob
+from tallystick.ledger.holds_memory import MemoryHolds
 from tallystick.ledger.joining import JOIN, REPEAT, REPLACE, response_key, verdict
 from tallystick.ledger.jsonform import amend, check_correction, checked
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
 from tallystick.ledger.query import Query, Total, Totals, grouping
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+T = TypeVar("T")
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -55,6 +62,7 @@ class MemoryLedger:
         self._book = _Book({}, {}, {}, {})
         self._state: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
+        self._holds = MemoryHolds(clock, self._lock)
         self._closed = False
 
     @property
@@ -65,17 +73,9 @@ class MemoryLedger:
     def append(self, items: Sequence[Item], *, durable: bool = False) -> Receipt:  # noqa: ARG002 - nothing is durable
         """Adds all items or none. See `Ledger.append`."""
         with self._lock:
-            self._open()
-            book = self._book.copy()
-            now = EPOCH + timedelta(microseconds=int(self._clock() * 1_000_000))
-            outcome = _Outcome(book)
-            for item in items:
-                if isinstance(item, Correction):
-                    outcome.correct(item)
-                else:
-                    outcome.enter(item, now)
-            self._book = book
-            return outcome.receipt()
+            receipt = self._append(items)
+        self._holds.tell()
+        return receipt
 
     def submit(self, items: Sequence[Item], *, durable: bool = False) -> Future[Receipt]:
         """Appends at once; the future is already done. See `Ledger.submit`."""
@@ -131,20 +131,88 @@ class MemoryLedger:
             self._open()
             return {key: text for (space, key), text in sorted(self._state.items()) if space == namespace}
 
+    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+        """Sets money aside. See `Ledger.authorise`."""
+        job = AskJob(ask, wait)
+        try:
+            with self._lock:
+                self._open()
+                self._holds.ask(job)
+        except TallyError as error:
+            job.error = error
+            job.finish()
+        self._holds.tell()
+        return job.future
+
+    def extend(self, hold_id: str, output: int) -> Future[int]:
+        """Lets a hold cover more. See `Ledger.extend`."""
+        return self._now(lambda: self._holds.till.extend(hold_id, output))
+
+    def settle(
+        self,
+        entry: Entry,
+        settlement: Settlement,
+        *,
+        durable: bool = False,  # noqa: ARG002 - nothing is durable
+    ) -> Future[Receipt]:
+        """Enters a call and ends its hold. See `Ledger.settle`."""
+
+        def both() -> Receipt:
+            new = self._holds.till.check(entry.call_id, settlement)
+            receipt = self._append([entry])
+            if new:
+                self._holds.settled(entry.call_id, settlement)
+            return receipt
+
+        return self._now(both)
+
+    def release(self, hold_id: str) -> Future[None]:
+        """Gives a hold back. See `Ledger.release`."""
+        return self._now(lambda: self._holds.release(hold_id))
+
+    def resolve(self, hold_id: str, charges: Sequence[Charge] | None) -> None:
+        """An operator's word on a suspect hold. See `Ledger.resolve`."""
+        self._now(lambda: self._holds.resolve(hold_id, charges)).result()
+
+    def expire(self) -> list[str]:
+        """Makes overdue holds suspect. See `Ledger.expire`."""
+        return self._now(self._holds.expire).result()
+
+    def holds(self, state: str | None = None, budget_id: str | None = None) -> list[Hold]:
+        """The holds. See `Ledger.holds`."""
+        return self._now(lambda: self._holds.holds(state, budget_id)).result()
+
+    def accounts(self, budget_id: str | None = None) -> list[Account]:
+        """The accounts. See `Ledger.accounts`."""
+        return self._now(lambda: self._holds.accounts(budget_id)).result()
+
+    def budgets(self) -> Budgets:
+        """The budgets. See `Ledger.budgets`."""
+        return self._now(self._holds.budgets).result()
+
+    def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
+        """Adds or changes a budget. See `Ledger.put_budget`."""
+        return self._now(lambda: self._holds.put_budget(budget, seeds)).result()
+
+    def drop_budget(self, budget_id: str) -> Budgets:
+        """Takes a budget away. See `Ledger.drop_budget`."""
+        return self._now(lambda: self._holds.drop_budget(budget_id)).result()
+
     def flush(self) -> None:
         """Nothing is ever pending in memory."""
         self._open()
 
     def verify(self) -> list[str]:
-        """Nothing is derived in memory, so nothing can differ."""
-        self._open()
-        return []
+        """Recomputes the accounts of budgets. See `Ledger.verify`."""
+        return self._now(self._holds.verify).result()
 
     def close(self) -> None:
         """Forgets everything."""
         with self._lock:
             self._closed = True
             self._book = _Book({}, {}, {}, {})
+            self._holds.close(closed())
+        self._holds.tell()
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +224,38 @@ class MemoryLedger:
 
     def _open(self) -> None:
         if self._closed:
-            raise LedgerUnavailable("The ledger is closed.", money="Nothing was entered.", todo="Open it again.")
+            raise closed()
+
+    def _append(self, items: Sequence[Item]) -> Receipt:
+        self._open()
+        book = self._book.copy()
+        now = EPOCH + timedelta(microseconds=int(self._clock() * 1_000_000))
+        outcome = _Outcome(book)
+        for item in items:
+            if isinstance(item, Correction):
+                outcome.correct(item)
+            else:
+                outcome.enter(item, now)
+        self._book = book
+        if outcome.moves:
+            for call_id, difference in outcome.moves:
+                self._holds.till.correct(call_id, difference)
+            self._holds.look()
+        return outcome.receipt()
+
+    def _now(self, action: Callable[[], T]) -> Future[T]:
+        """Does something with the lock held; the future is done."""
+        future: Future[T] = Future()
+        try:
+            with self._lock:
+                self._open()
+                found = action()
+        except TallyError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(found)
+        self._holds.tell()
+        return future
 
     def _matching(self, query: Query) -> Iterator[Entry]:
         at = query.as_of
@@ -184,6 +283,7 @@ class _Outcome:
         self._known = 0
         self._joined: dict[str, str] = {}
         self._repeated: list[str] = []
+        self.moves: list[tuple[str, int]] = []
 
     def receipt(self) -> Receipt:
         return Receipt(written=self._written, known=self._known, joined=self._joined, repeated=tuple(self._repeated))
@@ -226,7 +326,9 @@ class _Outcome:
         if kept is None:
             raise unknown_call(correction.corrects)
         amended = (*self._book.amended.get(correction.corrects, ()), correction)
-        amend(kept.entry, amended)
+        self.moves.append(
+            (correction.corrects, cost_moved(amend(kept.entry, amended[:-1]), amend(kept.entry, amended)))
+        )
         self._book.corrections[correction.correction_id] = correction
         self._book.amended[correction.corrects] = amended
         self._written += 1
@@ -246,6 +348,17 @@ class _Outcome:
             if call_id in self._joined:
                 self._joined[call_id] = entry.call_id
         self._keep(_Kept(entry), key)
+
+
+def cost_moved(before: Entry, after: Entry) -> int:
+    """By how many picodollars a correction moves the cost of a call; where it is unknown it counts as nothing."""
+    known = [Money(0) if one.amount is None else one.amount for one in (before, after)]
+    return (known[1] - known[0]).pico
+
+
+def closed() -> LedgerUnavailable:
+    """The ledger has been closed."""
+    return LedgerUnavailable("The ledger is closed.", money="Nothing was entered.", todo="Open it again.")
 
 
 def conflict(identity: str) -> ConflictError:

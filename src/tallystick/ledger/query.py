@@ -13,7 +13,7 @@ from tallystick.core.periods import Period
 from tallystick.core.usage import Usage
 from tallystick.errors import InputError
 from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES, Entry
-from tallystick.ledger.sums import FIELDS, LIMB, MAIN_KINDS, kind_order, rare, stand, unpack, weigh
+from tallystick.ledger.sums import LIMB, calls_in, kind_order, rare, stand, unpack, weigh
 
 DIMENSIONS: Final = ("provider", "model", "maker", "source", "status", "quality", "run")
 """What calls can be grouped by, beside any tag name. A tag of one of these names is written `tag:provider`."""
@@ -70,7 +70,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return all(entry.tags.get(name) == value for name, value in self.tags.items())
 
 
-class Total(msgspec.Struct, frozen=True, kw_only=True):
+class Total(msgspec.Struct, frozen=True, gc=False):
     """The sum over one group of calls.
 
     `group` gives the group's value by name (None: the calls have none), `start` and `end` its period in UTC (None: all
@@ -117,8 +117,8 @@ class Totals:
             raise InputError("A total cannot be split by a rolling period.", todo="Use hour, day, week, month or year.")
         self._by = by
         self._per = None if per is None or per.unit == "lifetime" else per
-        self._sums: dict[tuple[datetime | None, tuple[str | None, ...]], int] = {}
-        self._rare: dict[tuple[datetime | None, tuple[str | None, ...]], dict[str, int]] = {}
+        self._sums: dict[datetime | None, dict[_Group, int]] = {}
+        self._rare: dict[tuple[datetime | None, _Group], dict[str, int]] = {}
         self._ends: dict[datetime | None, datetime | None] = {}
 
     @property
@@ -138,10 +138,20 @@ class Totals:
         """Whether a stretch of time lies within one period."""
         return self.start_of(first) == self.start_of(first + length - timedelta(microseconds=1))
 
+    def clear(self) -> None:
+        """Starts from nothing again."""
+        self._sums.clear()
+        self._rare.clear()
+        self._ends.clear()
+
+    def sums(self, start: datetime | None) -> dict[tuple[str | None, ...], int]:
+        """The packed counters of a period by group, to be added to."""
+        return self._sums.setdefault(start, {})
+
     def add(self, start: datetime | None, group: tuple[str | None, ...], total: int) -> None:
         """Adds packed counters."""
-        key = start, group
-        self._sums[key] = self._sums.get(key, 0) + total
+        sums = self.sums(start)
+        sums[group] = sums.get(group, 0) + total
 
     def add_rare(self, start: datetime | None, group: tuple[str | None, ...], kind: str, count: int) -> None:
         """Adds a usage kind that has no counter."""
@@ -160,11 +170,10 @@ class Totals:
     def add_difference(self, whole: Totals, group: tuple[str | None, ...]) -> None:
         """Adds to one group what `whole`, which has no groups, counts beyond what was added so far."""
         self._ends |= whole._ends
-        rest = dict(whole._sums)
-        for (start, _), total in self._sums.items():
-            rest[start, ()] = rest.get((start, ()), 0) - total
-        for (start, _), total in rest.items():
-            self.add(start, group, total)
+        for start in whole._sums.keys() | self._sums.keys():
+            sums = self.sums(start)
+            rest = whole._sums.get(start, {}).get((), 0) - sum(sums.values())
+            sums[group] = sums.get(group, 0) + rest
         kinds = {(start, kind): count for (start, _), found in whole._rare.items() for kind, count in found.items()}
         for (start, _), found in self._rare.items():
             for kind, count in found.items():
@@ -174,26 +183,46 @@ class Totals:
 
     def rows(self) -> list[Total]:
         """The groups that have calls, by period and then by name; without grouping always one row."""
-        found = [self._row(key) for key in sorted(self._sums, key=_sort_key)]
-        rows = [row for row in found if row.calls]
+        names = {group for sums in self._sums.values() for group in sums}
+        order = _order(names)
+        groups = {group: dict(zip(self._by, group, strict=True)) for group in names}
+        rows: list[Total] = []
+        more = self._rare
+        for start in sorted(self._sums, key=lambda start: start.timestamp() if start else 0.0):
+            sums, bounds = self._sums[start], (start, self._ends.get(start))
+            for group in sorted(sums, key=order.__getitem__):
+                total = sums[group]
+                if calls_in(total):
+                    rows.append(_total(groups[group], bounds, total, more.get((start, group)) if more else None))
         return rows or ([] if self._by or self._per is not None else [Total(group={})])
 
-    def _row(self, key: tuple[datetime | None, tuple[str | None, ...]]) -> Total:
-        start, group = key
-        fields = dict(zip(FIELDS, unpack(self._sums[key]), strict=True))
-        kinds = {kind: fields[kind] for kind in MAIN_KINDS} | self._rare.get(key, {})
-        return Total(
-            group=dict(zip(self._by, group, strict=True)),
-            start=start,
-            end=self._ends.get(start),
-            cost=Money(fields["owed_micro"] * LIMB + fields["owed_pico"]),
-            not_owed=Money(fields["free_micro"] * LIMB + fields["free_pico"]),
-            usage=Usage.trusted({kind: kinds[kind] for kind in sorted(kinds, key=kind_order) if kinds[kind]}),
-            **{name: fields[name] for name in ("calls", "refused", *_GAPS)},
-        )
+
+def _total(group: dict[str, str | None], bounds: _Bounds, total: int, more: dict[str, int] | None) -> Total:
+    # Tens of thousands of rows are made here for one answer, hence the plain words.
+    (
+        calls, owed_micro, owed_pico, inward, out, read, thought, write, write_5m, write_1h, free_micro, free_pico,
+        refused, unpriced, estimated, lower_bound, unknown,
+    ) = unpack(total)  # fmt: skip
+    usage = {"input": inward} if inward else {}
+    if read or write or write_5m or write_1h:
+        caches = {"cache_read": read, "cache_write": write, "cache_write_5m": write_5m, "cache_write_1h": write_1h}
+        usage |= {kind: count for kind, count in caches.items() if count}
+    if out:
+        usage["output"] = out
+    if thought:
+        usage["reasoning"] = thought
+    if more:
+        usage |= {kind: count for kind, count in more.items() if count}
+        usage = {kind: usage[kind] for kind in sorted(usage, key=kind_order)}
+    cost = Money(owed_micro * LIMB + owed_pico)
+    not_owed = Money(free_micro * LIMB + free_pico) if free_micro or free_pico else _NOTHING
+    used = Usage.trusted(usage)
+    return Total(group, *bounds, calls, refused, cost, not_owed, used, unpriced, estimated, lower_bound, unknown)
 
 
-_GAPS: Final = ("unpriced", "estimated", "lower_bound", "unknown")
+_Group = tuple[str | None, ...]
+_Bounds = tuple[datetime | None, datetime | None]
+_NOTHING: Final = Money(0)
 
 
 def value_of(entry: Entry, name: str) -> str | None:
@@ -216,6 +245,16 @@ def grouping(by: tuple[str, ...] | list[str], query: Query) -> tuple[str, ...]:
     return names
 
 
-def _sort_key(key: tuple[datetime | None, tuple[str | None, ...]]) -> tuple[float, tuple[tuple[bool, str], ...]]:
-    start, group = key
-    return (start.timestamp() if start else 0.0), tuple([(value is None, value or "") for value in group])
+def _order(groups: set[_Group]) -> dict[_Group, int]:
+    """Numbers that sort groups by their values, None last. Comparing one number is far quicker than comparing texts
+    that may be absent."""
+    order = dict.fromkeys(groups, 0)
+    for values in zip(*groups, strict=True):
+        known = set(values)
+        ranks = {
+            value: rank for rank, value in enumerate(sorted(known, key=lambda value: (value is None, value or "")))
+        }
+        size = len(known)
+        for group, value in zip(order, values, strict=True):
+            order[group] = order[group] * size + ranks[value]
+    return order

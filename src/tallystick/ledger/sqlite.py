@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -24,8 +23,21 @@ from tallystick.errors import InputError, LedgerCorrupt, LedgerError, LedgerUnav
 from tallystick.ledger.answers import Question, answer
 from tallystick.ledger.audit import differences, rebuild
 from tallystick.ledger.book import Book, read_corrections
+from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
+from tallystick.ledger.hold import Account, Ask, Charge, Granted, Hold, Refused, Seed, Settlement, Stale
+from tallystick.ledger.holds_line import AskJob, Extend, Release
+from tallystick.ledger.holds_sqlite import (
+    Counter,
+    HoldsSheet,
+    account_differences,
+    read_accounts,
+    read_holds,
+    read_rules,
+)
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
+from tallystick.ledger.memory import closed
+from tallystick.ledger.owners import Turn
 from tallystick.ledger.query import Query, Total, Totals, grouping
 from tallystick.ledger.reading import entries
 from tallystick.ledger.rollups import slot_floor
@@ -33,7 +45,7 @@ from tallystick.ledger.rows import decode
 from tallystick.ledger.sql import queries
 from tallystick.ledger.store import begin, connect, create, explained, get_state
 from tallystick.ledger.words import Names
-from tallystick.ledger.writer import GroupCommit, Job
+from tallystick.ledger.writer import GroupCommit, Job, SettleJob, Task
 
 DEFAULT_TIMEOUT: Final = 5.0
 """So many seconds an append waits for another process to finish writing."""
@@ -42,17 +54,21 @@ _CHECKPOINT_BYTES: Final = 8_000_000
 _CHECKPOINT_PAGES: Final = 16_000
 _JOINED: Final = "SELECT call_id, started_us, recorded_us, run, body FROM entry WHERE call_id = ?"
 
+T = TypeVar("T")
+
 
 class _Desk:
     """The connections of one process, and who may use them. A forked child gets a new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         self.writing = threading.RLock()
         self.reading = threading.RLock()
         self.writer: sqlite3.Connection | None = None
         self.reader: sqlite3.Connection | None = None
         self.names: Names | None = None
         self.book: Book | None = None
+        self.turn = Turn(path)
+        self.holds = Counter(path)
 
     def close(self) -> None:
         for connection in (self.reader, self.writer):
@@ -84,8 +100,8 @@ class SqliteLedger:
         self._timeout = timeout
         self._read_only = read_only
         self._closed = False
-        self._desk = _Desk()
-        self._group = GroupCommit(self._commit, self._sync, self._checkpoint)
+        self._desk = _Desk(self._path)
+        self._group = GroupCommit(self._commit, self._sync, self._checkpoint, self)
         if zone is not None:
             check_zone(zone)
         if not read_only:
@@ -113,10 +129,7 @@ class SqliteLedger:
 
     def submit(self, items: Sequence[Item], *, durable: bool = False) -> Future[Receipt]:
         """Like `append`, without waiting. See `Ledger.submit`."""
-        self._writable()
-        job = Job(tuple(items), durable=durable)
-        self._group.submit(job)
-        return job.future
+        return self._queue(Job(tuple(items), durable=durable))
 
     def read(self, query: Query = EVERYTHING) -> Iterator[Entry]:
         """The calls that fit. See `Ledger.read`."""
@@ -167,6 +180,57 @@ class SqliteLedger:
         with self._reading() as (connection, _):
             return dict(connection.execute(queries()["all_state"], (namespace,)).fetchall())
 
+    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+        """Sets money aside. See `Ledger.authorise`."""
+        return self._queue(AskJob(ask, wait))
+
+    def extend(self, hold_id: str, output: int) -> Future[int]:
+        """Lets a hold cover more. See `Ledger.extend`."""
+        return self._queue(Extend(hold_id, output))
+
+    def settle(self, entry: Entry, settlement: Settlement, *, durable: bool = False) -> Future[Receipt]:
+        """Enters a call and ends its hold. See `Ledger.settle`."""
+        return self._queue(SettleJob(entry, settlement, durable=durable))
+
+    def release(self, hold_id: str) -> Future[None]:
+        """Gives a hold back. See `Ledger.release`."""
+        return self._queue(Release(hold_id))
+
+    def resolve(self, hold_id: str, charges: Sequence[Charge] | None) -> None:
+        """An operator's word on a suspect hold. See `Ledger.resolve`."""
+        with self._holding() as sheet:
+            sheet.till.resolve(hold_id, charges)
+
+    def expire(self) -> list[str]:
+        """Makes the holds of the dead and the overdue ones suspect. See `Ledger.expire`."""
+        with self._holding() as sheet:
+            return sheet.sweep()
+
+    def holds(self, state: str | None = None, budget_id: str | None = None) -> list[Hold]:
+        """The holds. See `Ledger.holds`."""
+        with self._snapshot() as (connection, _):
+            return read_holds(connection, state, budget_id)
+
+    def accounts(self, budget_id: str | None = None) -> list[Account]:
+        """The accounts. See `Ledger.accounts`."""
+        with self._snapshot() as (connection, _):
+            return read_accounts(connection, budget_id, int(self._clock() * 1_000_000))
+
+    def budgets(self) -> Budgets:
+        """The budgets. See `Ledger.budgets`."""
+        with self._snapshot() as (connection, _):
+            return read_rules(connection).listed()
+
+    def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
+        """Adds or changes a budget. See `Ledger.put_budget`."""
+        with self._holding() as sheet:
+            return sheet.put_budget(budget, seeds)
+
+    def drop_budget(self, budget_id: str) -> Budgets:
+        """Takes a budget away. See `Ledger.drop_budget`."""
+        with self._holding() as sheet:
+            return sheet.drop_budget(budget_id)
+
     def flush(self) -> None:
         """Returns when everything submitted so far is safe from a power cut."""
         self._group.flush()
@@ -179,7 +243,7 @@ class SqliteLedger:
         try:
             with contextlib.closing(connection), explained(self._path):
                 connection.execute("BEGIN")
-                return differences(connection)
+                return differences(connection) or account_differences(connection)
         except LedgerCorrupt as error:
             return [error.what]
 
@@ -199,6 +263,8 @@ class SqliteLedger:
         self._group.close()
         with self._desk.writing, self._desk.reading:
             self._desk.close()
+            self._desk.turn.close()
+            self._desk.holds.owner.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +273,27 @@ class SqliteLedger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _queue(self, task: Task[T]) -> Future[T]:
+        self._writable()
+        self._group.submit(task)
+        return task.future
+
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[HoldsSheet]:
+        """A transaction on holds, outside of the queue."""
+        self._writable()
+        with self._transaction() as connection:
+            self._desk.holds.forget()
+            try:
+                sheet = self._desk.holds.sheet(connection, int(self._clock() * 1_000_000))
+                yield sheet
+                sheet.write()
+                buried = sheet.buried
+            finally:
+                self._desk.holds.forget()
+        for owner in buried:
+            self._desk.holds.owner.bury(owner)
 
     def _found(self, zone: str) -> None:
         """Makes the tables of a new ledger."""
@@ -220,25 +307,49 @@ class SqliteLedger:
 
     def _writable(self) -> None:
         if self._closed:
-            raise LedgerUnavailable("The ledger is closed.", money="Nothing was entered.", todo="Open it again.")
+            raise closed()
         if self._read_only:
             raise LedgerUnavailable(
                 f"The ledger {self._path} was opened read-only.", money="Nothing was entered.", todo="Open it to write."
             )
 
-    def _commit(self, jobs: list[Job]) -> None:
+    def waiting(self) -> bool:
+        """Whether asks wait for holds in flight; for the writer."""
+        return self._desk.holds.waiting()
+
+    def due(self) -> bool:
+        """Whether to look at those that wait: time has passed, or somebody else has written; for the writer."""
+        desk = self._desk
+        if desk.holds.late():
+            return True
+        if desk.writer is None or not desk.writing.acquire(blocking=False):
+            return False
+        try:
+            found = None if desk.writer is None else desk.writer.execute("PRAGMA data_version").fetchone()
+            return found is None or found[0] != desk.holds.seen
+        except sqlite3.DatabaseError:
+            # The commit will meet the same fault, and says what it is.
+            return True
+        finally:
+            desk.writing.release()
+
+    def leave(self) -> list[Task[Any]]:
+        """Gives up all asks that wait; for the writer."""
+        return self._desk.holds.leave(closed())
+
+    def _commit(self, tasks: list[Task[Any]]) -> list[Task[Any]]:
         desk = self._desk
         with desk.writing:
             try:
                 connection = self._writer()
+                if desk.book is None:
+                    desk.book = Book(connection, self._path, desk.holds, self._clock, self._timeout)
+                with desk.turn.taken(self._timeout):
+                    return desk.book.commit(tasks)
             except LedgerError as error:
-                for job in jobs:
-                    job.error = error
-                return
-            if desk.book is None:
-                writer_id = secrets.token_hex(8)
-                desk.book = Book(connection, self._path, writer_id, self._clock, self._timeout)
-            desk.book.commit(jobs)
+                for task in tasks:
+                    task.error = error
+                return [*tasks, *desk.holds.given_up(error)]
 
     def _writer(self) -> sqlite3.Connection:
         desk = self._desk
@@ -252,13 +363,14 @@ class SqliteLedger:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._desk.writing, explained(self._path):
             connection = self._writer()
-            begin(connection, self._timeout)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            with self._desk.turn.taken(self._timeout):
+                begin(connection, self._timeout)
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
         self._group.touched()
 
     @contextlib.contextmanager
@@ -325,8 +437,10 @@ class SqliteLedger:
         self._desk.writing.release()
 
     def _after_fork_in_child(self) -> None:
-        self._desk = _Desk()
-        self._group = GroupCommit(self._commit, self._sync, self._checkpoint)
+        self._desk.turn.close()
+        self._desk.holds.owner.forsake()
+        self._desk = _Desk(self._path)
+        self._group = GroupCommit(self._commit, self._sync, self._checkpoint, self)
 
 
 def _is_new(connection: sqlite3.Connection) -> bool:

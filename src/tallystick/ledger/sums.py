@@ -21,12 +21,13 @@ MAIN_KINDS: Final = ("input", "cache_read", "cache_write", "cache_write_5m", "ca
 """The kinds that have columns of their own; the others are rare and kept in side tables."""
 
 FIELDS: Final = (
-    "calls", "refused", "unpriced", "estimated", "lower_bound", "unknown",
-    "owed_micro", "owed_pico", "free_micro", "free_pico",
-    *MAIN_KINDS,
+    "calls", "owed_micro", "owed_pico", "input", "output", "cache_read", "reasoning",
+    "cache_write", "cache_write_5m", "cache_write_1h", "free_micro", "free_pico",
+    "refused", "unpriced", "estimated", "lower_bound", "unknown",
 )  # fmt: skip
-"""The counters, in the order of the columns. Money is two limbs, since 64 bits of 1e-12 USD end at $9.2M: whole
-1e-6 USD, and 1e-12 USD below that. `owed` is what somebody is billed for, `free` what a subscription covers."""
+"""The counters, those first that are seldom zero, so that most sums are short. Money is two limbs, since 64 bits of
+1e-12 USD end at $9.2M: whole 1e-6 USD, and 1e-12 USD below that. `owed` is what somebody is billed for, `free` what a
+subscription covers."""
 
 LIMB: Final = 1_000_000
 MAX_MICRO: Final = 2**53
@@ -53,10 +54,12 @@ _SHIFT: Final = {name: position * _BITS for position, name in enumerate(FIELDS)}
 _KIND: Final = frozenset(MAIN_KINDS)
 _BYTES: Final = len(FIELDS) * 8
 _UNSIGNED: Final = struct.Struct(f"<{len(FIELDS)}Q").unpack
-_COUNTS: Final = struct.Struct(f"<4Q{len(MAIN_KINDS)}Q").pack
+_COUNTS: Final = struct.Struct(f"<{4 + len(MAIN_KINDS)}Q").pack
 _COUNTS_SHIFT: Final = _SHIFT["owed_micro"]
 _HALF: Final = 1 << (_BITS - 1)
+_CALLS: Final = (1 << _BITS) - 1
 _BIAS: Final = sum(_HALF << shift for shift in _SHIFT.values())
+_QUARTER: Final = _BIAS >> 1
 _REFUSED: Final = STATUS_CODE["refused"]
 _REFUSED_CALL: Final = (1 << _SHIFT["calls"]) + (1 << _SHIFT["refused"])
 _UNPRICED: Final = 1 << _SHIFT["unpriced"]
@@ -111,7 +114,7 @@ def weigh(standing: Standing, figures: tuple[int, ...] | None = None, count: int
     """All counters of one call in one integer; or of `count` calls that are alike but for the cost and MAIN_KINDS,
     whose sums are `figures`. Other kinds are left to the caller."""
     status, quality, owed, unpriced = standing[:4]
-    micro, rest, *counts = standing[4:] if figures is None else figures
+    micro, rest, inward, read, write, write_5m, write_1h, out, thought = standing[4:] if figures is None else figures
     total = _REFUSED_CALL if status == _REFUSED else _CALL[quality]
     if unpriced:
         total += _UNPRICED
@@ -120,8 +123,24 @@ def weigh(standing: Standing, figures: tuple[int, ...] | None = None, count: int
         # Only a correction or a credit is below nothing; it borrows from its neighbour, see `unpack`.
         total += micro << (_OWED_MICRO if owed else _FREE_MICRO)
         micro = 0
-    money = (micro, rest, 0, 0) if owed else (0, 0, micro, rest)
-    return total + (int.from_bytes(_COUNTS(*money, *counts), "little") << _COUNTS_SHIFT)
+    money, covered = ((micro, rest), (0, 0)) if owed else ((0, 0), (micro, rest))
+    counts = _COUNTS(*money, inward, out, read, thought, write, write_5m, write_1h, *covered)
+    return total + (int.from_bytes(counts, "little") << _COUNTS_SHIFT)
+
+
+def added(one: int, other: int) -> int | None:
+    """The sum of packed counters; None where one of them would leave 64 bits."""
+    if (one + _QUARTER | other + _QUARTER) & _BIAS:
+        # Some counter is beyond half of what it may be.
+        counts = [left + right for left, right in zip(unpack(one), unpack(other), strict=True)]
+        if not all(-_HALF <= count < _HALF for count in counts):
+            return None
+    return one + other
+
+
+def calls_in(total: int) -> int:
+    """The first counter, which is never negative."""
+    return total & _CALLS
 
 
 def rare(counts: Mapping[str, int]) -> dict[str, int]:
@@ -136,14 +155,11 @@ def pack(fields: Sequence[int]) -> int:
 
 def unpack(total: int) -> tuple[int, ...]:
     """The counters, in the order of FIELDS; each may be negative."""
+    if not total & _BIAS:
+        return _UNSIGNED(total.to_bytes(_BYTES, "little"))
     # A negative counter borrows from its neighbour; with half the range added to each, none is negative.
     biased = _UNSIGNED((total + _BIAS).to_bytes(_BYTES, "little"))
     return tuple([count - _HALF for count in biased])
-
-
-def unpack_positive(total: int) -> tuple[int, ...]:
-    """The counters where none is negative: three times as fast as `unpack`."""
-    return _UNSIGNED(total.to_bytes(_BYTES, "little"))
 
 
 def limbs(pico: int) -> tuple[int, int]:

@@ -75,6 +75,12 @@ class _Priced(msgspec.Struct, frozen=True, array_like=True):
     denominator: str
 
 
+# Made here, as two threads that make msgspec look into a type for the first time can crash the interpreter.
+_identity: Final = msgspec.json.Decoder(Identity).decode
+_head: Final = msgspec.json.Decoder(Head).decode
+_priced: Final = msgspec.json.Decoder(_Priced).decode
+
+
 class Words:
     """Numbers for words, on the connection that writes. Only for use within a transaction. Without `adding` nothing is
     written: a word that has no number gets one below zero, for as long as this lives.
@@ -92,6 +98,7 @@ class Words:
         # alive beside its number, or another could take its place in memory.
         self._heads: dict[Hashable, tuple[int | None, tuple[PricedKind | None, ...]]] = {}
         self._labels: dict[Hashable, tuple[int, Tags, Tags]] = {}
+        self._runs: dict[str, int] = {}
         self._sql = queries()
 
     def begun(self) -> None:
@@ -99,6 +106,8 @@ class Words:
         self._fresh.clear()
         if len(self._kept) > _MAX_KEPT:
             self._kept.clear()
+        if len(self._runs) > _MAX_KEPT:
+            self._runs.clear()
 
     def rolled_back(self) -> None:
         """Forgets the numbers that were given since the transaction began."""
@@ -107,6 +116,7 @@ class Words:
         self._fresh.clear()
         self._heads.clear()
         self._labels.clear()
+        self._runs.clear()
 
     def word(self, text: str) -> int:
         """The number of a text."""
@@ -144,11 +154,9 @@ class Words:
 
     def run(self, run_id: str) -> int:
         """The number of a run."""
-        key = ("run", run_id)
-        number: int | None = self._kept.get(key)
+        number = self._runs.get(run_id)
         if number is None:
-            number = self._number("run_row", "add_run_row", (run_id,))
-            self._keep(key, number)
+            number = self._runs[run_id] = self._number("run_row", "add_run_row", (run_id,))
         return number
 
     def head(
@@ -216,33 +224,43 @@ class Words:
 
     def _new_label(self, entry: Entry) -> int:
         tags = dict(entry.tags)
-        parts = (entry.provider, entry.model, entry.maker or "", *[tags.get(name, "") for name in CUBE_TAGS])
-        dimension = self._number("dimension_id", "add_dimension", parts)
-        identity = msgspec.json.encode(
-            Identity(
-                entry.provider, entry.model, entry.maker, entry.api, entry.requested_model, entry.tier, entry.region,
-                dict(entry.context), tags,
-            )
-        ).decode()  # fmt: skip
-        row = self.connection.execute(self._sql["label_id"], (identity,)).fetchone()
+        identity = Identity(
+            entry.provider, entry.model, entry.maker, entry.api, entry.requested_model, entry.tier, entry.region,
+            dict(entry.context), tags,
+        )  # fmt: skip
+        dimension = self._dimension(identity)
+        text = msgspec.json.encode(identity).decode()
+        row = self.connection.execute(self._sql["label_id"], (text,)).fetchone()
         if row is None:
             if not self._adding:
                 self._below -= 1
                 return self._below
             texts = (entry.provider, entry.model, entry.maker, msgspec.json.encode(tags).decode())
-            row = self.connection.execute(self._sql["add_label"], (identity, dimension, *texts)).fetchone()
+            row = self.connection.execute(self._sql["add_label"], (text, dimension, *texts)).fetchone()
         number: int = row[0]
+        # The rollups ask for them next.
+        self._keep(("label", number), self._rows(identity, dimension))
         return number
+
+    def _dimension(self, identity: Identity) -> int:
+        tags = identity.tags
+        parts = (identity.provider, identity.model, identity.maker or "", *[tags.get(name, "") for name in CUBE_TAGS])
+        key = "dimension", parts
+        number: int | None = self._kept.get(key)
+        return self._keep(key, self._number("dimension_id", "add_dimension", parts)) if number is None else number
 
     def _rows_of(self, label: int) -> Label:
         row = self.connection.execute(self._sql["label_identity"], (label,)).fetchone()
         if row is None:
             raise missing("label_identity", label)
-        identity, dimension = msgspec.json.decode(row[0], type=Identity), row[1]
+        return self._rows(_identity(row[0]), row[1])
+
+    def _rows(self, identity: Identity, dimension: int) -> Label:
         tags = identity.tags
         parts = (identity.provider, identity.model, *[tags.get(name, "") for name in CUBE_TAGS])
-        pairs = zip(SLOT_AXES[: len(parts)], parts, strict=True)
-        slots = tuple([(self.word(f"slot:{axis}"), self.word(part)) for axis, part in pairs])
+        slots = tuple(
+            [(self.word(f"slot:{axis}"), self.word(part)) for axis, part in zip(SLOT_AXES, parts, strict=False)]
+        )
         plain = ("provider", identity.provider), ("model", identity.model), ("maker", identity.maker or "")
         days = [(self.word(f"day={name}"), self.word(part)) for name, part in plain]
         days += [(self.word(f"day:{name}"), self.word(tag)) for name, tag in tags.items()]
@@ -274,7 +292,7 @@ class Names:
         found: tuple[Identity, Tags, Tags] | None = self._kept.get(("label", number))
         if found is not None:
             return found
-        identity = msgspec.json.decode(self._text("label_identity", number), type=Identity)
+        identity = _identity(self._text("label_identity", number))
         return self._keep(("label", number), (identity, Tags(identity.context), Tags(identity.tags)))  # type: ignore[no-any-return]
 
     def head(self, number: int) -> tuple[Head, tuple[PricedKind | None, ...]]:
@@ -282,7 +300,7 @@ class Names:
         found: tuple[Head, tuple[PricedKind | None, ...]] | None = self._kept.get(("head", number))
         if found is not None:
             return found
-        head = msgspec.json.decode(self.word(number), type=Head)
+        head = _head(self.word(number))
         priced = tuple([None if one is None else self.priced(one) for one in head.priced])
         return self._keep(("head", number), (head, priced))  # type: ignore[no-any-return]
 
@@ -296,7 +314,7 @@ class Names:
         found: PricedKind | None = self._kept.get(("priced", number))
         if found is not None:
             return found
-        stored = msgspec.json.decode(self.word(number), type=_Priced)
+        stored = _priced(self.word(number))
         whole = msgspec.structs.replace(
             stored.kind, numerator=int(stored.numerator), denominator=int(stored.denominator)
         )

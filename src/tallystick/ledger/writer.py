@@ -7,105 +7,183 @@ asked for that waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Final
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from tallystick.errors import LedgerUnavailable, TallyError
+from tallystick.ledger.entry import Entry
+from tallystick.ledger.hold import Settlement
 from tallystick.ledger.ledger import Item, Receipt
 
 SYNC_DELAY: Final = 0.03
 """Seconds from a commit to the sync that follows it; together with the sync itself less than 50 ms."""
 
+POLL: Final = 0.002
+"""While tasks stand in the line, it is asked so often (in seconds) whether they are due."""
+
 MAX_BATCH: Final = 4000
 """About this many items are committed together; a single append is never split."""
 
+R = TypeVar("R")
 
-class Job:
-    """One append: what to write, and the future that tells how it went."""
 
-    __slots__ = ("durable", "error", "future", "items", "receipt")
+class Task(Generic[R]):
+    """Something to do in the ledger, and the future that tells how it went. `receipt` is what it came to; a task that
+    has neither receipt nor error is not done. With `durable` the future waits until the disk has it."""
 
-    def __init__(self, items: Sequence[Item], *, durable: bool) -> None:
-        self.items = items
+    __slots__ = ("durable", "error", "future", "receipt")
+
+    def __init__(self, *, durable: bool) -> None:
         self.durable = durable
-        self.future: Future[Receipt] = Future()
-        self.receipt: Receipt | None = None
+        self.future: Future[R] = Future()
+        self.receipt: R | None = None
         self.error: TallyError | None = None
+
+    @property
+    def size(self) -> int:
+        """About how much work it is; an entry is 1."""
+        return 1
+
+    @property
+    def told(self) -> Any:
+        """What the future says of the receipt."""
+        return self.receipt
 
     def finish(self) -> None:
         """Tells the outcome to who waits."""
         if self.future.done():
             return
-        if self.error is None and self.receipt is not None:
-            self.future.set_result(self.receipt)
-        else:
-            self.future.set_exception(self.error or _broken())
+        # Whoever has cancelled meanwhile does not want to know.
+        with contextlib.suppress(InvalidStateError):
+            if self.error is None and self.receipt is not None:
+                self.future.set_result(self.told)
+            else:
+                self.future.set_exception(self.error or _broken())
+
+
+class Job(Task[Receipt]):
+    """One append: what to write."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[Item], *, durable: bool) -> None:
+        super().__init__(durable=durable)
+        self.items = items
+
+    @property
+    def size(self) -> int:
+        """The number of items."""
+        return len(self.items)
+
+
+class SettleJob(Job):
+    """One call to enter, with what it takes from the accounts."""
+
+    __slots__ = ("call_id", "settlement")
+
+    def __init__(self, entry: Entry, settlement: Settlement, *, durable: bool) -> None:
+        super().__init__((entry,), durable=durable)
+        self.call_id = entry.call_id
+        self.settlement = settlement
+
+
+class Line(Protocol):
+    """The tasks that a commit has put back because they have to wait for something."""
+
+    def waiting(self) -> bool:
+        """Whether there are any."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is worth while to look at them now; cheap, as it is asked every `POLL` seconds."""
+        ...
+
+    def leave(self) -> list[Task[Any]]:
+        """Gives all of them up, as nobody will look at them any more."""
+        ...
 
 
 class GroupCommit:
     """The queue and its two threads.
 
-    `commit` writes jobs in one transaction and sets the receipt or error of each; `sync` returns when all that was
-    committed before is on the disk, or raises LedgerUnavailable; `tidy` is called after each sync, when nobody waits.
+    `commit` writes tasks in one transaction and sets the receipt or error of each; it returns those that are done, or
+    None for all of them. Tasks that it puts back stand in `line`, and `commit` is called without any when they are
+    due. `sync` returns when all that was committed before is on the disk, or raises LedgerUnavailable; `tidy` is
+    called after each sync, when nobody waits.
     """
 
-    def __init__(self, commit: Callable[[list[Job]], None], sync: Callable[[], None], tidy: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        commit: Callable[[list[Any]], Sequence[Task[Any]] | None],
+        sync: Callable[[], None],
+        tidy: Callable[[], None],
+        line: Line | None = None,
+    ) -> None:
         self._commit = commit
         self._sync = sync
         self._tidy = tidy
-        self._changed = threading.Condition()
-        self._queue: deque[Job] = deque()
-        self._committed: list[Job] = []
+        self._line = line
+        lock = threading.Lock()
+        self._work = threading.Condition(lock)
+        self._unsynced = threading.Condition(lock)
+        self._calm = threading.Condition(lock)
+        self._queue: deque[Task[Any]] = deque()
+        self._committed: list[Task[Any]] = []
         self._dirty = False
         self._working = False
         self._syncing = False
         self._urgent = False
         self._closing = False
+        self._poked = False
         self._threads: list[threading.Thread] = []
         self._fault: TallyError | None = None
 
-    def submit(self, job: Job) -> None:
-        """Queues a job. Raises LedgerUnavailable after `close` or when the disk failed to keep what was written."""
-        with self._changed:
+    def submit(self, task: Task[Any]) -> None:
+        """Queues a task. Raises LedgerUnavailable after `close` or when the disk failed to keep what was written."""
+        with self._work:
             if self._fault is not None:
                 raise self._fault
             if self._closing:
                 raise LedgerUnavailable("The ledger is closed.", money="Nothing was entered.", todo="Open it again.")
-            self._queue.append(job)
-            if not self._threads:
-                self._start()
-            self._changed.notify_all()
+            self._queue.append(task)
+            self._start()
+            self._work.notify()
 
     def touched(self) -> None:
-        """Something was committed outside the queue; it is synced like the rest."""
-        with self._changed:
+        """Something was committed outside the queue; it is synced like the rest, and who waits is looked at."""
+        with self._work:
             self._dirty = True
-            if not self._threads:
-                self._start()
-            self._changed.notify_all()
+            self._poked = True
+            self._start()
+            self._work.notify()
+            self._unsynced.notify()
 
     def flush(self) -> None:
         """Returns when all that was queued is written and synced."""
-        with self._changed:
+        with self._work:
             self._urgent = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._fault is not None or self._idle())
+            self._unsynced.notify()
+            self._calm.wait_for(lambda: self._fault is not None or self._idle())
             self._urgent = False
             if self._fault is not None:
                 raise self._fault
 
     def close(self) -> None:
-        """Writes and syncs what is queued, and ends the threads."""
-        with self._changed:
+        """Writes and syncs what is queued, and ends the threads. Who still waits in the line is told so."""
+        with self._work:
             self._closing = True
-            self._changed.notify_all()
+            self._work.notify()
+            self._unsynced.notify()
         for thread in self._threads:
             thread.join()
 
     def _start(self) -> None:
+        if self._threads:
+            return
         for target, name in ((self._write, "tallystick-writer"), (self._keep, "tallystick-syncer")):
             # Daemons, as Python waits for other threads before it would tell us to close.
             thread = threading.Thread(target=target, name=name, daemon=True)
@@ -116,78 +194,108 @@ class GroupCommit:
         return not (self._queue or self._working or self._dirty or self._syncing)
 
     def _write(self) -> None:
-        while True:
-            with self._changed:
-                self._working = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._queue or self._closing)
-                jobs = self._take()
-                if not jobs:
-                    return
-                self._working = True
+        while (tasks := self._next()) is not None:
+            if not tasks and not self._due():
+                continue
+            done: Sequence[Task[Any]] = tasks
+            whole = False
             try:
-                self._commit(jobs)
+                told = self._commit(tasks)
+                done = tasks if told is None else told
+                whole = True
             finally:
-                # After a fault of our own, which ends this thread, some have no receipt: they are not written.
-                if any(job.receipt is None and job.error is None for job in jobs):
-                    jobs += self._give_up()
-                self._settle(jobs)
+                # A fault of our own ends this thread, and what has no receipt then is not written.
+                if not whole:
+                    done = [*tasks, *self._give_up()]
+                self._settle(done)
+        for task in self._left_waiting():
+            task.finish()
 
-    def _give_up(self) -> list[Job]:
+    def _next(self) -> list[Task[Any]] | None:
+        """What to commit next, nothing when it is time to look at the line, None at the end."""
+        waiting = self._line is not None and self._line.waiting()
+        with self._work:
+            self._working = False
+            if self._idle():
+                self._calm.notify_all()
+            self._work.wait_for(lambda: self._queue or self._closing or self._poked, POLL if waiting else None)
+            tasks = self._take()
+            if not tasks and self._closing:
+                # The syncer may wait for the writer's last word.
+                self._unsynced.notify()
+                return None
+            self._working = True
+            return tasks
+
+    def _due(self) -> bool:
+        poked, self._poked = self._poked, False
+        return self._line is not None and self._line.waiting() and (poked or self._line.due())
+
+    def _give_up(self) -> list[Task[Any]]:
         """No more is taken in; returns what nobody will write."""
-        with self._changed:
+        with self._work:
             self._fault = _broken()
             self._working = False
-            left = list(self._queue)
+            left = [*self._queue, *self._left_waiting()]
             self._queue.clear()
+            self._calm.notify_all()
             return left
 
-    def _take(self) -> list[Job]:
-        jobs: list[Job] = []
-        size = 0
-        while self._queue and (not jobs or size + len(self._queue[0].items) <= MAX_BATCH):
-            job = self._queue.popleft()
-            jobs.append(job)
-            size += len(job.items)
-        return jobs
+    def _left_waiting(self) -> list[Task[Any]]:
+        return [] if self._line is None else self._line.leave()
 
-    def _settle(self, jobs: list[Job]) -> None:
-        waiting = [job for job in jobs if job.durable and job.receipt is not None and job.error is None]
-        with self._changed:
-            self._committed += waiting
-            self._dirty = self._dirty or any(job.receipt is not None for job in jobs)
-            self._changed.notify_all()
-        for job in jobs:
-            if job not in waiting:
-                job.finish()
+    def _take(self) -> list[Task[Any]]:
+        tasks: list[Task[Any]] = []
+        size = 0
+        while self._queue and (not tasks or size + self._queue[0].size <= MAX_BATCH):
+            task = self._queue.popleft()
+            tasks.append(task)
+            size += task.size
+        return tasks
+
+    def _settle(self, done: Sequence[Task[Any]]) -> None:
+        later: list[Task[Any]] = []
+        now: list[Task[Any]] = []
+        for task in done:
+            (later if task.durable and task.error is None and task.receipt is not None else now).append(task)
+        if later or any(task.receipt is not None for task in now):
+            with self._work:
+                self._committed += later
+                self._dirty = True
+                self._unsynced.notify()
+        for task in now:
+            task.finish()
 
     def _keep(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._dirty or (self._closing and not self._queue and not self._working))
+            with self._work:
+                self._unsynced.wait_for(
+                    lambda: self._dirty or (self._closing and not self._queue and not self._working)
+                )
                 if not self._dirty:
                     return
-                self._changed.wait_for(lambda: self._committed or self._urgent or self._closing, SYNC_DELAY)
+                self._unsynced.wait_for(lambda: self._committed or self._urgent or self._closing, SYNC_DELAY)
                 waiting, self._committed = self._committed, []
                 self._dirty = False
                 self._syncing = True
             self._sync_now(waiting)
             self._tidy()
 
-    def _sync_now(self, waiting: list[Job]) -> None:
+    def _sync_now(self, waiting: list[Task[Any]]) -> None:
         try:
             self._sync()
         except LedgerUnavailable as error:
             # The kernel may have dropped the pages it could not write, so a later sync proves nothing.
             self._fault = error
-            for job in waiting:
-                job.error = error
+            for task in waiting:
+                task.error = error
         finally:
-            for job in waiting:
-                job.finish()
-            with self._changed:
+            for task in waiting:
+                task.finish()
+            with self._work:
                 self._syncing = False
-                self._changed.notify_all()
+                if self._fault is not None or self._idle():
+                    self._calm.notify_all()
 
 
 def _broken() -> LedgerUnavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from pathlib import PurePath
 from typing import Final
@@ -12,10 +13,22 @@ import msgspec
 from tallystick.capture.logs.book import Book
 from tallystick.capture.logs.files import LONG_LINES, Blocks, LogFile, Mark, lines_with, marked, opened, start_of
 from tallystick.errors import UsageError
-from tallystick.wire.logs.claude_code import NEEDLE, ClaudeLine, call_of, decoded, key_of, reading_of, size_of
+from tallystick.wire.anthropic import MessageUsage
+from tallystick.wire.logs.claude_code import (
+    NEEDLE,
+    ClaudeLine,
+    LoggedMessage,
+    call_of,
+    decoded,
+    key_of,
+    reading_of,
+    size_of,
+)
+from tallystick.wire.logs.lines import LogCall
 
 __all__ = ["read", "reading_of"]
 
+_KEPT: Final = 10_000
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9]")
 
 
@@ -31,6 +44,8 @@ class Projects(dict[str | None, str]):
         self._folder = folder
 
     def __missing__(self, cwd: str | None) -> str:
+        if len(self) >= _KEPT:
+            self.clear()
         name = self[cwd] = self._named(cwd)
         return name
 
@@ -52,22 +67,23 @@ def encoded(path: str) -> str:
 def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
     """Reads what is new in a transcript into the book, and returns how far."""
     transcript = _Transcript(file, book)
+    take = transcript.take
     with opened(file) as stream:
         blocks = Blocks(stream, start_of(stream, mark))
         for block in blocks:
             for at, line in lines_with(block, NEEDLE):
                 try:
-                    transcript.take(line, at)
+                    take(line, at)
                 except UsageError as error:
                     book.refuse(error.what, file.path)
         offset = blocks.offset
         if NEEDLE in blocks.rest:
             with contextlib.suppress(UsageError):
-                transcript.take(blocks.rest, offset)
+                take(blocks.rest, offset)
                 offset += len(blocks.rest)
         if blocks.long_lines:
             book.refuse(LONG_LINES, file.path, blocks.long_lines)
-        return marked(file, stream, offset)
+        return marked(stream, offset)
 
 
 class _Transcript:
@@ -76,27 +92,34 @@ class _Transcript:
     def __init__(self, file: LogFile, book: Book) -> None:
         self._file = file
         self._book = book
-        self._projects = Projects(file.name.partition("/")[0])
-        self._stem = PurePath(file.name).stem
+        self._calls = book.calls
+        self._projects = _projects(file.name.partition("/")[0])
 
-    def take(self, line: bytes, offset: int) -> None:
+    def take(self, data: bytes, offset: int) -> None:
         """Takes a line. Raises UsageError for one that cannot be read."""
-        found = decoded(line)
-        if self._repeats(found):
+        line = decoded(data)
+        message = line.message
+        if message is None or message.usage is None:
             return
-        call = call_of(found, f"{self._file.name} {offset}", self._projects)
+        place = ""
+        if message.id:
+            known = self._calls.get(key_of(message.id, line.request_id))
+            if known is not None and self._repeats(line, message, message.usage, known):
+                return
+        else:
+            place = f"{self._file.name} {offset}"
+        call = call_of(line, place, self._projects)
         if call is not None:
-            self._book.add(call if call.session else msgspec.structs.replace(call, session=self._stem), self._file.path)
+            if not call.session:
+                call = msgspec.structs.replace(call, session=PurePath(self._file.name).stem)
+            self._book.add(call, self._file.path)
 
-    def _repeats(self, line: ClaudeLine) -> bool:
+    def _repeats(self, line: ClaudeLine, message: LoggedMessage, usage: MessageUsage, known: LogCall) -> bool:
         """Whether a line says nothing new: one response is several lines, and most have its usage word for word."""
-        message, at = line.message, line.timestamp
-        if message is None or message.usage is None or at is None or not message.id:
+        at = line.timestamp
+        if at is None or not known.at <= at <= self._book.latest:
             return False
-        known = self._book.calls.get(key_of(message.id, line.request_id))
-        if known is None or not known.at <= at <= self._book.latest:
-            return False
-        size = size_of(message.usage)
+        size = size_of(usage)
         return size < known.size or (
             size == known.size
             and line.session_id == known.session
@@ -105,3 +128,9 @@ class _Transcript:
             and (line.is_sidechain is True) is known.aside
             and self._projects[line.cwd] == known.project
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _projects(folder: str) -> Projects:
+    """The names of the projects of a folder, which most often holds many transcripts."""
+    return Projects(folder)

@@ -41,7 +41,7 @@ def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
                 offset += len(blocks.rest)
         if blocks.long_lines:
             book.refuse(LONG_LINES, file.path, blocks.long_lines)
-        return marked(file, stream, offset, msgspec.json.encode(rollout.progress).decode())
+        return marked(stream, offset, msgspec.json.encode(rollout.progress).decode())
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from tallystick.capture.logs.book import Book
 from tallystick.capture.logs.entries import Clerk
 from tallystick.capture.logs.files import Left, LogFile, Mark
 from tallystick.capture.logs.outcome import Refused, Written
-from tallystick.capture.logs.survey import Memory, Survey, new_bytes
+from tallystick.capture.logs.survey import Folder, Survey, new_bytes
 from tallystick.capture.logs.tools import Reader
 from tallystick.capture.logs.writing import write
 from tallystick.catalog.catalog import Catalog
@@ -37,30 +37,31 @@ def enter(
     tool = survey.tool
     reader = tool.reader()
     book = Book(now, survey.recent)
-    marks = [(memory, file.name, mark) for file, memory, mark in _read(survey, reader, book, reading)]
+    marks = [(folder, file.name, mark) for file, folder, mark in _read(survey, reader, book, reading)]
     book.settle()
     remembered = book.remembered()
     calls = book.calls
     clerk = Clerk(tool.id, catalog, now, api=tool.api, biller=tool.biller, reading_of=reader.reading_of, owed=owed)
     count = len(calls)
     written = write(_entries(calls, clerk), ledger, now)
-    for memory, name, mark in marks:
-        memory.files[name] = mark
-    survey.remember(remembered, ledger)
+    for folder, name, mark in marks:
+        folder.memory.files[name] = mark
+    survey.remember(remembered)
     refused = tuple(Refused(why, number, file) for why, (number, file) in book.refused.items())
     return Entered(len(marks), count, written, refused)
 
 
 def _read(
     survey: Survey, reader: Reader, book: Book, reading: Callable[[int], None]
-) -> Iterator[tuple[LogFile, Memory, Mark]]:
-    for file, memory in survey.changed:
-        mark = memory.files.get(file.name)
+) -> Iterator[tuple[LogFile, Folder, Mark]]:
+    for file, folder in survey.changed:
+        mark = folder.memory.files.get(file.name)
         try:
-            yield file, memory, reader.read(file, mark, book)
+            yield file, folder, reader.read(file, mark, book)
         except OSError as error:
+            folder.unread(file)
             survey.left.append(Left(file.path, f"it cannot be read: {error.strerror}"))
-        reading(new_bytes(file, memory))
+        reading(new_bytes(file, folder))
 
 
 def _entries(calls: dict[str, LogCall], clerk: Clerk) -> Iterator[Entry]:

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
-CHUNK: Final = 1 << 16
+CHUNK: Final = 1 << 18
 """Small enough to stay in the processor's cache while it is searched."""
 
 MAX_LINE: Final = 1 << 24
@@ -33,20 +33,23 @@ LONG_LINES: Final = "lines longer than 16 MB"
 LARGE_FILES: Final = "files larger than 64 MB that have to be read whole"
 
 
-class Mark(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """How far a file has been read: what it was then, the offset, a hash of the bytes before it, and whatever later
-    lines need to know of earlier ones."""
+class Stamp(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """What a file was when it was read: enough to see that nothing has changed. `beside` is what its tool looks at
+    besides."""
 
     inode: int
     size: int
     mtime_ns: int
+    beside: str = ""
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """How far a file has been read: the offset, a hash of the bytes before it, and whatever later lines need to know of
+    earlier ones."""
+
     offset: int = 0
     tail: str = ""
     progress: str = ""
-
-    def still(self, status: os.stat_result) -> bool:
-        """Whether the file is as it was."""
-        return (self.size, self.mtime_ns, self.inode) == (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 class LogFile(msgspec.Struct, frozen=True, gc=False):
@@ -137,11 +140,9 @@ def tail_hash(stream: BinaryIO, offset: int) -> str:
     return hashlib.blake2b(stream.read(offset - begin), digest_size=8, key=b"%d" % offset).hexdigest()
 
 
-def marked(file: LogFile, stream: BinaryIO | None, offset: int, progress: str = "") -> Mark:
+def marked(stream: BinaryIO, offset: int, progress: str = "") -> Mark:
     """How far a file has been read. What was added while it was read is seen next time."""
-    status = file.status
-    tail = "" if stream is None else tail_hash(stream, offset)
-    return Mark(status.st_ino, status.st_size, status.st_mtime_ns, offset, tail, progress)
+    return Mark(offset, tail_hash(stream, offset), progress)
 
 
 def whole(file: LogFile) -> bytes | None:

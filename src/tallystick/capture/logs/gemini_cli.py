@@ -31,16 +31,16 @@ def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
     document = whole(file)
     if document is None:
         book.refuse(LARGE_FILES, file.path)
-        return marked(file, None, 0)
+        return Mark()
     try:
         session, messages = read_chat(document)
     except UsageError:
         # The tool may be writing it right now: it is read again when it has changed.
         book.refuse("chats that are not whole JSON documents", file.path)
-        return marked(file, None, 0)
+        return Mark()
     for message in messages:
         _take(message, session, file, book)
-    return marked(file, None, 0)
+    return Mark()
 
 
 def _read_lines(file: LogFile, mark: Mark | None, book: Book) -> Mark:
@@ -59,7 +59,7 @@ def _read_lines(file: LogFile, mark: Mark | None, book: Book) -> Mark:
                 offset += len(blocks.rest)
         if blocks.long_lines:
             book.refuse(LONG_LINES, file.path, blocks.long_lines)
-        return marked(file, stream, offset, session)
+        return marked(stream, offset, session)
 
 
 def _take(line: bytes, session: str | None, file: LogFile, book: Book) -> str | None:

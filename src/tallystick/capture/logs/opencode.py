@@ -12,8 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from tallystick.capture.logs.book import Book
-from tallystick.capture.logs.files import LARGE_FILES, LogFile, Mark, marked, whole
-from tallystick.capture.logs.places import beside
+from tallystick.capture.logs.files import LARGE_FILES, LogFile, Mark, whole
 from tallystick.errors import UsageError
 from tallystick.wire.logs.opencode import read_message, reading_of
 
@@ -29,7 +28,6 @@ def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
     """Reads the messages of a file into the book. Messages change while they are written, so a database that has
     changed is read anew."""
     del mark
-    written = beside(file)
     if file.name.endswith(".db"):
         _read_database(file, book)
     else:
@@ -38,7 +36,7 @@ def read(file: LogFile, mark: Mark | None, book: Book) -> Mark:
             book.refuse(LARGE_FILES, file.path)
         else:
             _take(data, None, None, file, book)
-    return marked(file, None, 0, written)
+    return Mark()
 
 
 def _read_database(file: LogFile, book: Book) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tallystick.capture.logs.files import LogFile, Mark
+from tallystick.capture.logs.files import LogFile
 
 _FOLDERS: Final = ("sessions", "archived_sessions")
 _CHAT: Final = re.compile(r"(^|/)chats/.+\.jsonl?$")
@@ -15,9 +15,9 @@ _DATABASE: Final = re.compile(r"opencode[^/]*\.db$")
 _MESSAGE: Final = re.compile(r"storage/message/[^/]+/[^/]+\.json$")
 
 
-def still(file: LogFile, mark: Mark) -> bool:
-    """Whether a file is as it was."""
-    return mark.still(file.status)
+def alone(file: LogFile) -> str:  # noqa: ARG001 - every tool is asked alike
+    """What has to be looked at besides a file to see whether it has changed: nothing."""
+    return ""
 
 
 def claude_roots(env: Mapping[str, str], home: Path) -> list[Path]:
@@ -68,13 +68,9 @@ def opencode_wanted(name: str) -> bool:
     return _DATABASE.fullmatch(name) is not None or _MESSAGE.fullmatch(name) is not None
 
 
-def opencode_still(file: LogFile, mark: Mark) -> bool:
-    """Whether a file is as it was; what is new in a database may stand in the log beside it."""
-    return mark.still(file.status) and mark.progress == beside(file)
-
-
 def beside(file: LogFile) -> str:
-    """What changes when the log beside a database does; empty for other files."""
+    """What has to be looked at besides a file: the log beside a database, where what is new may stand; empty for other
+    files."""
     if not file.name.endswith(".db"):
         return ""
     try:

@@ -30,7 +30,8 @@ class Reader(Protocol):
 
 class Tool(msgspec.Struct, frozen=True):
     """A coding agent whose logs can be read. `id` is its tag, `title` its name, `api` how its usage is read, `biller`
-    who bills where neither its log nor the catalogue says so, `module` what reads its files."""
+    who bills where neither its log nor the catalogue says so, `beside` what to look at besides a file, `module` what
+    reads its files."""
 
     id: str
     title: str
@@ -38,7 +39,7 @@ class Tool(msgspec.Struct, frozen=True):
     biller: str | None
     roots: Callable[[Mapping[str, str], Path], list[Path]]
     wanted: Callable[[str], bool]
-    still: Callable[[LogFile, Mark], bool]
+    beside: Callable[[LogFile], str]
     module: str
 
     def reader(self) -> Reader:
@@ -49,18 +50,18 @@ class Tool(msgspec.Struct, frozen=True):
 TOOLS: Final = (
     Tool(
         "claude-code", "Claude Code", "log.claude_code", "anthropic", places.claude_roots, places.claude_wanted,
-        places.still, "claude_code",
+        places.alone, "claude_code",
     ),
     Tool(
-        "codex", "Codex CLI", "log.codex", "openai", places.codex_roots, places.codex_wanted, places.still, "codex",
+        "codex", "Codex CLI", "log.codex", "openai", places.codex_roots, places.codex_wanted, places.alone, "codex",
     ),
     Tool(
         "gemini-cli", "Gemini CLI", "log.gemini_cli", "google", places.gemini_roots, places.gemini_wanted,
-        places.still, "gemini_cli",
+        places.alone, "gemini_cli",
     ),
     Tool(
         "opencode", "OpenCode", "log.opencode", None, places.opencode_roots, places.opencode_wanted,
-        places.opencode_still, "opencode",
+        places.beside, "opencode",
     ),
 )  # fmt: skip
 """What can be read."""

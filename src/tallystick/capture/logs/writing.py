@@ -20,7 +20,9 @@ from tallystick.ledger.entry import Correction, Entry
 from tallystick.ledger.ledger import Item, Ledger, Receipt
 from tallystick.ledger.query import Query
 
-BATCH: Final = 4000
+BATCH: Final = 8192
+"""Large enough that the ledger brings each batch into its sums at once, without keeping it as pending in between."""
+
 REASON: Final = "a later line of the log gives a fuller usage of the same response"
 
 

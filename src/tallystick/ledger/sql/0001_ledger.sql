@@ -1,7 +1,7 @@
 -- Migration 1: entries, corrections, rollups, state.
 --
 -- Truth is what is only ever added: entry.body with the times and ids beside it, correction, batch, and the tables of
--- shared words (word, label, run's names). Everything else is derived from it in the same transaction: the other
+-- shared words (word, dimension, label, run). Everything else is derived from it in the same transaction: the other
 -- columns of entry (the call as it stands, after corrections), pending and all rollups. `Ledger.verify` recomputes the derived.
 --
 -- Times are microseconds since 1970 UTC. Money is two limbs: whole 1e-6 USD in _micro, 1e-12 USD in _pico.
@@ -48,18 +48,10 @@ CREATE TABLE label (
     tags TEXT NOT NULL
 ) STRICT;
 
--- One row per run (one agent task), with its sums.
+-- Runs (one agent task each).
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
-    run_id TEXT NOT NULL UNIQUE,
-    calls INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
-    estimated INTEGER NOT NULL DEFAULT 0, lower_bound INTEGER NOT NULL DEFAULT 0,
-    unknown INTEGER NOT NULL DEFAULT 0, owed_micro INTEGER NOT NULL DEFAULT 0,
-    owed_pico INTEGER NOT NULL DEFAULT 0, free_micro INTEGER NOT NULL DEFAULT 0,
-    free_pico INTEGER NOT NULL DEFAULT 0, input INTEGER NOT NULL DEFAULT 0, cache_read INTEGER NOT NULL DEFAULT 0,
-    cache_write INTEGER NOT NULL DEFAULT 0, cache_write_5m INTEGER NOT NULL DEFAULT 0,
-    cache_write_1h INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
-    reasoning INTEGER NOT NULL DEFAULT 0
+    run_id TEXT NOT NULL UNIQUE
 ) STRICT;
 
 -- One row per call. body (MessagePack) with the id and times beside it is the call as it arrived; source to reasoning
@@ -124,50 +116,31 @@ CREATE TABLE correction (
 CREATE INDEX correction_entry ON correction (entry);
 CREATE INDEX correction_batch ON correction (batch);
 
--- Rollup: days (grain 1, period = days since 1970) and months (grain 2, period = year * 12 + month - 1) in the ledger's
--- time zone, per dimension.
-CREATE TABLE cube (
+-- Rollups: sums over one axis in one period, as sheets cut into parts of neighbouring values. body is a MessagePack map
+-- from value to counters of 64 bits each, packed in the order of FIELDS in sums.py.
+-- Grain 0 is a quarter of an hour (period = 15 minutes since 1970 UTC) of the last 62 days, 1 a day (days since 1970) and
+-- 2 a month (year * 12 + month - 1), both in the ledger's time zone.
+-- Axis 0 has dimensions as values, -1 cells (label * 128 + (source * 5 + status) * 4 + quality), -2 runs. Other axes are
+-- words, and so are their values: 'slot:NAME' at grain 0; at grains 1 and 2 'day:NAME' for the tag NAME and 'day=NAME'
+-- for provider, model, maker, source, status and quality.
+CREATE TABLE sheet (
     grain INTEGER NOT NULL,
+    axis INTEGER NOT NULL,
     period INTEGER NOT NULL,
-    dimension INTEGER NOT NULL REFERENCES dimension,
-    calls INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
-    estimated INTEGER NOT NULL DEFAULT 0, lower_bound INTEGER NOT NULL DEFAULT 0,
-    unknown INTEGER NOT NULL DEFAULT 0, owed_micro INTEGER NOT NULL DEFAULT 0,
-    owed_pico INTEGER NOT NULL DEFAULT 0, free_micro INTEGER NOT NULL DEFAULT 0,
-    free_pico INTEGER NOT NULL DEFAULT 0, input INTEGER NOT NULL DEFAULT 0, cache_read INTEGER NOT NULL DEFAULT 0,
-    cache_write INTEGER NOT NULL DEFAULT 0, cache_write_5m INTEGER NOT NULL DEFAULT 0,
-    cache_write_1h INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
-    reasoning INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (grain, period, dimension)
-) STRICT, WITHOUT ROWID;
+    part INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (grain, axis, period, part)
+) STRICT;
 
--- Rollup: one dimension at a time. Axis 'slot:NAME' has quarters of an hour (period = 15 minutes since 1970 UTC) of the
--- last 62 days, axis 'day:NAME' days in the ledger's time zone of the tag NAME, 'day=NAME' those of provider, model,
--- maker, source, status or quality. axis and value are words.
-CREATE TABLE series (
+-- Rollups: usage of kinds without a counter.
+CREATE TABLE sheet_kind (
+    grain INTEGER NOT NULL,
     axis INTEGER NOT NULL,
     period INTEGER NOT NULL,
     value INTEGER NOT NULL,
-    calls INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
-    estimated INTEGER NOT NULL DEFAULT 0, lower_bound INTEGER NOT NULL DEFAULT 0,
-    unknown INTEGER NOT NULL DEFAULT 0, owed_micro INTEGER NOT NULL DEFAULT 0,
-    owed_pico INTEGER NOT NULL DEFAULT 0, free_micro INTEGER NOT NULL DEFAULT 0,
-    free_pico INTEGER NOT NULL DEFAULT 0, input INTEGER NOT NULL DEFAULT 0, cache_read INTEGER NOT NULL DEFAULT 0,
-    cache_write INTEGER NOT NULL DEFAULT 0, cache_write_5m INTEGER NOT NULL DEFAULT 0,
-    cache_write_1h INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
-    reasoning INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (axis, period, value)
-) STRICT, WITHOUT ROWID;
-
--- Rollup: usage of kinds without a column. a, b, c are the key of the row in cube or series; for run 0, 0, id.
-CREATE TABLE rollup_kind (
-    rollup TEXT NOT NULL,
-    a INTEGER NOT NULL,
-    b INTEGER NOT NULL,
-    c INTEGER NOT NULL,
     kind TEXT NOT NULL,
     quantity INTEGER NOT NULL,
-    PRIMARY KEY (rollup, a, b, c, kind)
+    PRIMARY KEY (grain, axis, period, value, kind)
 ) STRICT, WITHOUT ROWID;
 
 -- Small things kept beside the calls: budgets, keys, import offsets, calibration. Namespace 'ledger' is the ledger's own.

@@ -9,7 +9,8 @@ from importlib import resources
 from typing import Final
 
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-_MIGRATIONS: Final = ("0001_ledger.sql",)
+_MIGRATIONS: Final = ("0001_ledger.sql", "0002_holds.sql")
+_QUERIES: Final = ("queries.sql", "holds.sql")
 
 VERSION: Final = len(_MIGRATIONS)
 """The version of the schema this package writes, kept in the file as user_version."""
@@ -18,8 +19,11 @@ VERSION: Final = len(_MIGRATIONS)
 @cache
 def queries() -> dict[str, str]:
     """All named queries."""
-    parts = _NAME.split(_read("queries.sql"))
-    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    found: dict[str, str] = {}
+    for file in _QUERIES:
+        parts = _NAME.split(_read(file))
+        found |= {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return found
 
 
 def migrations(version: int) -> list[list[str]]:

@@ -109,70 +109,25 @@ INSERT INTO run (run_id) VALUES (?) RETURNING id;
 -- name: run_name
 SELECT run_id FROM run WHERE id = ?;
 
--- name: add_cube
-INSERT INTO cube (
-    grain, period, dimension,
-    calls, refused, unpriced, estimated, lower_bound, unknown, owed_micro, owed_pico, free_micro, free_pico, input,
-    cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning
-)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
-    calls = calls + excluded.calls, refused = refused + excluded.refused, unpriced = unpriced + excluded.unpriced,
-    estimated = estimated + excluded.estimated, lower_bound = lower_bound + excluded.lower_bound,
-    unknown = unknown + excluded.unknown, owed_micro = owed_micro + excluded.owed_micro,
-    owed_pico = owed_pico + excluded.owed_pico, free_micro = free_micro + excluded.free_micro,
-    free_pico = free_pico + excluded.free_pico, input = input + excluded.input,
-    cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
-    cache_write_5m = cache_write_5m + excluded.cache_write_5m,
-    cache_write_1h = cache_write_1h + excluded.cache_write_1h, output = output + excluded.output,
-    reasoning = reasoning + excluded.reasoning;
+-- name: sheet_row
+SELECT body FROM sheet WHERE grain = ? AND axis = ? AND period = ? AND part = ?;
 
--- name: add_series
-INSERT INTO series (
-    axis, period, value,
-    calls, refused, unpriced, estimated, lower_bound, unknown, owed_micro, owed_pico, free_micro, free_pico, input,
-    cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning
-)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
-    calls = calls + excluded.calls, refused = refused + excluded.refused, unpriced = unpriced + excluded.unpriced,
-    estimated = estimated + excluded.estimated, lower_bound = lower_bound + excluded.lower_bound,
-    unknown = unknown + excluded.unknown, owed_micro = owed_micro + excluded.owed_micro,
-    owed_pico = owed_pico + excluded.owed_pico, free_micro = free_micro + excluded.free_micro,
-    free_pico = free_pico + excluded.free_pico, input = input + excluded.input,
-    cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
-    cache_write_5m = cache_write_5m + excluded.cache_write_5m,
-    cache_write_1h = cache_write_1h + excluded.cache_write_1h, output = output + excluded.output,
-    reasoning = reasoning + excluded.reasoning;
+-- name: put_sheet_row
+INSERT INTO sheet (grain, axis, period, part, body) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET body = excluded.body;
 
--- name: add_run
-INSERT INTO run (
-    id, run_id,
-    calls, refused, unpriced, estimated, lower_bound, unknown, owed_micro, owed_pico, free_micro, free_pico, input,
-    cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning
-)
-VALUES (?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
-    calls = calls + excluded.calls, refused = refused + excluded.refused, unpriced = unpriced + excluded.unpriced,
-    estimated = estimated + excluded.estimated, lower_bound = lower_bound + excluded.lower_bound,
-    unknown = unknown + excluded.unknown, owed_micro = owed_micro + excluded.owed_micro,
-    owed_pico = owed_pico + excluded.owed_pico, free_micro = free_micro + excluded.free_micro,
-    free_pico = free_pico + excluded.free_pico, input = input + excluded.input,
-    cache_read = cache_read + excluded.cache_read, cache_write = cache_write + excluded.cache_write,
-    cache_write_5m = cache_write_5m + excluded.cache_write_5m,
-    cache_write_1h = cache_write_1h + excluded.cache_write_1h, output = output + excluded.output,
-    reasoning = reasoning + excluded.reasoning;
+-- name: drop_sheet_row
+DELETE FROM sheet WHERE grain = ? AND axis = ? AND period = ? AND part = ?;
 
--- name: add_rollup_kind
-INSERT INTO rollup_kind (rollup, a, b, c, kind, quantity) VALUES (?, ?, ?, ?, ?, ?)
+-- name: add_sheet_kind
+INSERT INTO sheet_kind (grain, axis, period, value, kind, quantity) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET quantity = quantity + excluded.quantity;
 
 -- name: drop_slots
-DELETE FROM series WHERE axis IN (SELECT id FROM word WHERE text LIKE 'slot:%') AND period < ?;
+DELETE FROM sheet WHERE grain = 0 AND period < ?;
 
 -- name: drop_slot_kinds
-DELETE FROM rollup_kind
-WHERE rollup = 'series' AND a IN (SELECT id FROM word WHERE text LIKE 'slot:%') AND b < ?;
+DELETE FROM sheet_kind WHERE grain = 0 AND period < ?;
 
 -- name: get_state
 SELECT value FROM state WHERE namespace = ? AND key = ?;

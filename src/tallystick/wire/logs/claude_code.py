@@ -79,24 +79,25 @@ def call_of(line: ClaudeLine, place: str, projects: Mapping[str | None, str] = N
     message = line.message
     if message is None or message.usage is None or message.model == SYNTHETIC or line.timestamp is None:
         return None
-    usage = message.usage
-    identity = message.id
-    session = line.session_id
-    aside = line.is_sidechain is True
+    usage, identity, request, session, agent = (
+        message.usage, message.id, line.request_id, line.session_id, line.agent_id
+    )  # fmt: skip
     return LogCall(
-        key=key_of(identity, line.request_id) if identity else f"line {line.uuid or ''} {place}",
-        at=line.timestamp,
-        model=message.model or "unknown",
-        usage=usage,
-        size=size_of(usage),
-        aside=aside,
-        project=projects[line.cwd] if projects is not NO_PROJECTS else line.cwd,
-        session=session,
-        agent=line.agent_id,
-        parent=session if line.agent_id else None,
-        step=line.request_id,
-        response_id=identity or None,
-        quality=quality_of(line.version),
+        key_of(identity, request) if identity else f"line {line.uuid or ''} {place}",
+        line.timestamp,
+        message.model or "unknown",
+        usage,
+        size_of(usage),
+        line.is_sidechain is True,
+        None,
+        None,
+        line.cwd if projects is NO_PROJECTS else projects[line.cwd],
+        session,
+        agent,
+        session if agent else None,
+        request,
+        identity or None,
+        quality_of(line.version),
     )
 
 

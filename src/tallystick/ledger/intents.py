@@ -1,0 +1,242 @@
+"""Intents: the calls of a process that have begun and not ended, in a small file mapped into memory beside the ledger.
+
+A slot is filled when a call is sent, changed in place while it streams and freed once its entry is written; none of it
+is a system call. What stands in the file outlives a killed process (though not a power cut), so that other processes
+can watch, and a repair can enter the calls that nobody will finish. The owner holds a lock on its file; the lock dies
+with it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+try:
+    import fcntl
+except ImportError:  # Windows: calls are metered all the same, but nobody else sees them in flight.
+    fcntl = None  # type: ignore[assignment]
+
+SUFFIX: Final = ".flight"
+SLOT: Final = 512
+SEGMENT: Final = 128
+"""Slots that a file grows by: 64 KiB, which every platform can map."""
+
+_MAGIC: Final = b"tallyfl1"
+_FIXED: Final = struct.Struct("<B7xqqqqq40s40s40s120s120s")
+_MOVE: Final = struct.Struct("<qqqq")
+_MOVE_AT: Final = 16
+_MOST: Final = 2**63 - 1
+_FREE, _OPEN = 0, 1
+
+
+class InFlight(msgspec.Struct, frozen=True):
+    """A call that has begun and not ended, as another process sees it. Times are microseconds since 1970 UTC; `output`
+    is generated tokens and `pico` picodollars so far, both estimates. `alive` says whether its process still runs."""
+
+    call_id: str
+    started_us: int
+    updated_us: int
+    response_bytes: int
+    output: int
+    pico: int
+    provider: str
+    api: str
+    model: str
+    run_id: str
+    alive: bool
+    owner: str
+
+
+class Slot:
+    """The place of one call in flight. Only the one who feeds the call changes it."""
+
+    __slots__ = ("_at", "_give_back", "_map")
+
+    def __init__(self, view: mmap.mmap, at: int, give_back: Callable[[Slot], None]) -> None:
+        self._map = view
+        self._at = at
+        self._give_back: Callable[[Slot], None] | None = give_back
+
+    def move(self, now_us: int, response_bytes: int, output: int, pico: int) -> None:
+        """The call has come so far."""
+        if self._give_back is not None:
+            _MOVE.pack_into(self._map, self._at + _MOVE_AT, now_us, response_bytes, output, min(pico, _MOST))
+
+    def free(self) -> None:
+        """The call's entry is written. Freeing twice is harmless."""
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            self._map[self._at] = _FREE
+            give_back(self)
+
+
+class Intents:
+    """The file of this process in a folder; made when the first call begins, removed by `close` when none is left.
+
+    A forked child starts a file of its own. Where no file can be made, `open` gives None and calls go on without.
+    """
+
+    def __init__(self, folder: Path, name: Callable[[], str]) -> None:
+        self._folder = folder
+        self._name = name
+        self._lock = threading.Lock()
+        self._used = 0
+        self._forget()
+
+    def open(self, call_id: str, started_us: int, words: tuple[str, str, str, str]) -> Slot | None:
+        """A slot for a call that begins; `words` are provider, api, model and run id."""
+        with self._lock:
+            if self._owner != os.getpid():
+                self._renew()
+            if self._broken or (not self._slots and not self._grow()):
+                return None
+            slot_map, at = self._slots.pop()
+            self._used += 1
+        provider, api, model, run_id = (word.encode("utf-8", "replace") for word in words)
+        fields = (started_us, 0, 0, 0, call_id.encode(), provider[:40], api[:40], model[:120], run_id[:120])
+        # The state goes in last: a reader sees a whole slot or none.
+        _FIXED.pack_into(slot_map, at, _FREE, started_us, *fields)
+        slot_map[at] = _OPEN
+        return Slot(slot_map, at, self._take_back)
+
+    def close(self) -> None:
+        """Lets go of the file, and removes it when no call in it is open."""
+        with self._lock:
+            if self._owner != os.getpid():
+                return
+            handle, place, used = self._handle, self._place, self._used
+            self._forget()
+            self._broken = True
+            if place is not None and not used:
+                place.unlink(missing_ok=True)
+            if handle is not None:
+                os.close(handle)
+
+    def _forget(self) -> None:
+        self._owner = os.getpid()
+        self._broken = fcntl is None
+        self._handle: int | None = None
+        self._place: Path | None = None
+        self._slots: list[tuple[mmap.mmap, int]] = []
+        self._segments = 0
+        self._used = 0
+
+    def _renew(self) -> None:
+        """In a forked child: the file is the parent's. Closing our copy of its handle leaves the parent its lock."""
+        handle = self._handle
+        self._forget()
+        if handle is not None:
+            os.close(handle)
+
+    def _take_back(self, slot: Slot) -> None:
+        with self._lock:
+            if self._owner == os.getpid() and self._handle is not None:
+                self._slots.append((slot._map, slot._at))  # noqa: SLF001 - its own slots
+                self._used -= 1
+
+    def _grow(self) -> bool:
+        """Room for more calls; False where the disk gives none."""
+        try:
+            if self._handle is None:
+                self._create()
+            handle = self._handle
+            start = self._segments * SEGMENT * SLOT
+            # Written, not only reserved: a full disk shows here and not as a signal at some later write.
+            os.pwrite(handle, bytes(SEGMENT * SLOT), start)  # type: ignore[arg-type]
+            view = mmap.mmap(handle, SEGMENT * SLOT, offset=start)  # type: ignore[arg-type]
+        except (OSError, ValueError):
+            self._broken = True
+            return False
+        first = 0
+        if not self._segments:
+            view[: len(_MAGIC)] = _MAGIC
+            first = 1
+        self._segments += 1
+        self._slots += [(view, number * SLOT) for number in range(SEGMENT - 1, first - 1, -1)]
+        return True
+
+    def _create(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = self._name()
+        made = self._folder / f"{name}.new"
+        self._handle = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+        # Locked before it has its name: whoever finds it finds it owned.
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        self._place = self._folder / name
+        made.rename(self._place)
+
+
+def read_flights(folder: Path) -> list[InFlight]:
+    """The calls in flight of all processes that use a ledger, oldest first; those of dead ones too."""
+    found: list[InFlight] = []
+    for place in _files(folder):
+        try:
+            handle = os.open(place, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            dead = _locked(handle, fcntl.LOCK_SH)
+            found += _read(handle, place.name, alive=not dead)
+        finally:
+            os.close(handle)
+    return sorted(found, key=lambda flight: (flight.started_us, flight.call_id))
+
+
+@contextmanager
+def leftovers(folder: Path) -> Iterator[list[InFlight]]:
+    """The calls in flight of dead processes; nobody else can take them meanwhile. Their files are removed when the
+    block ends without an error."""
+    handles: list[tuple[int, Path]] = []
+    found: list[InFlight] = []
+    try:
+        for place in _files(folder):
+            handle = os.open(place, os.O_RDWR)
+            if not _locked(handle, fcntl.LOCK_EX):
+                os.close(handle)
+                continue
+            handles.append((handle, place))
+            found += _read(handle, place.name, alive=False)
+        yield found
+        for _, place in handles:
+            place.unlink(missing_ok=True)
+    finally:
+        for handle, _ in handles:
+            os.close(handle)
+
+
+def _files(folder: Path) -> list[Path]:
+    if fcntl is None or not folder.is_dir():
+        return []
+    return sorted(place for place in folder.iterdir() if place.suffix != ".new" and place.is_file())
+
+
+def _locked(handle: int, kind: int) -> bool:
+    """Whether the lock could be had, which means that the owner is gone."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _read(handle: int, owner: str, *, alive: bool) -> Iterator[InFlight]:
+    size = os.fstat(handle).st_size
+    data = os.pread(handle, size, 0)
+    if not data.startswith(_MAGIC):
+        return
+    for at in range(SLOT, len(data) - SLOT + 1, SLOT):
+        if data[at] != _OPEN:
+            continue
+        _, started, updated, received, output, pico, *words = _FIXED.unpack_from(data, at)
+        call_id, provider, api, model, run_id = (word.rstrip(b"\0").decode("utf-8", "replace") for word in words)
+        yield InFlight(
+            call_id, started, updated, received, output, pico, provider, api, model, run_id, alive, owner
+        )  # fmt: skip

@@ -1,0 +1,148 @@
+"""Bench: what the calls of one meter share: the ledger and the rates, the clocks, what went wrong, and what one call
+leaves behind for a later one (a failed attempt for its retry, a background response for the request that fetches it).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from tallystick.catalog.catalog import Catalog
+from tallystick.ledger.entry import Entry
+from tallystick.ledger.ids import new_call_id
+from tallystick.ledger.intents import Intents
+from tallystick.ledger.ledger import Ledger, Receipt
+from tallystick.metering.faults import LOG, Faults
+from tallystick.metering.leave import Admission, Admitted, Denied, Leave
+from tallystick.metering.spool import Spool
+
+_T = TypeVar("_T")
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+RETRIES: Final = 256
+"""Failed attempts that are remembered, so that the next attempt can name the first."""
+
+
+class PlainLeave:
+    """Leave where there are no budgets: the call may go, and its entry goes to the ledger."""
+
+    __slots__ = ("_ledger",)
+    covered = None
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def ask(self) -> Future[Admitted | Denied]:
+        """Always admitted."""
+        return ADMITTED
+
+    def grow(self, output: int) -> Future[int]:
+        """Nothing limits the call."""
+        return done(output)
+
+    def settle(self, entry: Entry) -> Future[Receipt]:
+        """Enters the call."""
+        return self._ledger.submit([entry])
+
+    def release(self) -> Future[None]:
+        """Nothing is held."""
+        return done(None)
+
+
+def done(value: _T) -> Future[_T]:
+    """A future that has its result."""
+    future: Future[_T] = Future()
+    future.set_result(value)
+    return future
+
+
+ADMITTED: Final[Future[Admitted | Denied]] = done(Admitted())
+"""The answer where nothing limits a call."""
+
+
+class Bench:
+    """What the calls of one meter share. See `Meter` for the arguments."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        catalog: Callable[[], Catalog],
+        *,
+        admission: Admission | None = None,
+        intents: Intents | None = None,
+        spool: Spool | None = None,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+        ids: Callable[[], str] = new_call_id,
+        source: str = "client",
+        on_fault: Callable[[str, Exception], object] | None = None,
+    ) -> None:
+        self.ledger = ledger
+        self.catalog = catalog
+        self.admission = admission
+        self.intents = intents
+        self.clock = clock
+        self.ticks = ticks
+        self.ids = ids
+        self.source = source
+        self.faults = Faults(on_fault)
+        self.plain_leave: Leave = PlainLeave(ledger)
+        self.refusing: set[str] = set()
+        self.missed = 0
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._attempts: OrderedDict[object, str] = OrderedDict()
+        self._parked: dict[str, Any] = {}
+
+    def now(self) -> datetime:
+        """The present instant, UTC."""
+        return EPOCH + timedelta(microseconds=int(self.clock() * 1_000_000))
+
+    def miss(self, entry: Entry, error: BaseException) -> None:
+        """An entry that the ledger could not take: it goes into the spool, and is counted; said once."""
+        with self._lock:
+            self.missed += 1
+            first = self.missed == 1
+        kept = self._spool is not None and self._spool.add(entry)
+        if first:
+            where = f"Calls are kept in {self._spool.place}" if kept and self._spool is not None else "They are lost"
+            todo = "; bring them in with: tally ledger repair" if kept else ""
+            LOG.warning("the ledger takes no entries: %s %s until it does%s.", error, where, todo)
+
+    def remember_attempt(self, key: object, call_id: str) -> None:
+        """An attempt has failed; the first of its kind is what later ones point at."""
+        with self._lock:
+            self._attempts.setdefault(key, call_id)
+            self._attempts.move_to_end(key)
+            while len(self._attempts) > RETRIES:
+                self._attempts.popitem(last=False)
+
+    def first_attempt(self, key: object) -> str | None:
+        """The call that an attempt repeats, if it is remembered."""
+        with self._lock:
+            return self._attempts.get(key)
+
+    def park(self, response_id: str, plan: Any) -> None:
+        """A background response has begun: its call settles when it is fetched."""
+        with self._lock:
+            self._parked.setdefault(response_id, plan)
+
+    def parked(self, response_id: str) -> Any:
+        """The plan of the call that a background response belongs to; None where there is none to settle."""
+        return self._parked.get(response_id)
+
+    def unpark(self, response_id: str) -> Any:
+        """Takes a background response out, for the one who settles it; None where another one has."""
+        with self._lock:
+            return self._parked.pop(response_id, None)
+
+    def waiting(self) -> list[Any]:
+        """Takes out all background responses that nobody has fetched."""
+        with self._lock:
+            left, self._parked = list(self._parked.values()), {}
+        return left
