@@ -1,4 +1,4 @@
-"""tallystick: exact cost tracking for LLM and agent applications.
+"""tallystick: exact, live, enforceable cost tracking for LLM and agent applications.
 
     import tallystick
     tallystick.count("Hello, how are you today?", model="gpt-4o")

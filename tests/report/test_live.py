@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import NOW, call
 
-from tallystick.cli.live import frame
+from tallystick.cli.live import fitted, frame
 from tallystick.core.money import Money
+from tallystick.insight.flights import Flights
 from tallystick.insight.live import look
 from tallystick.insight.projection import FEWEST_DAYS, WORST, project_block, project_days
 from tallystick.insight.spend import about
+from tallystick.ledger.intents import InFlight
 
 DOLLAR = 10**12
 
@@ -147,3 +149,65 @@ def test_live_once_and_json(rates, monkeypatch):
 def test_days_of_a_month_are_the_ledgers(make, zone):
     ledger = make(call(1, datetime(2026, 10, 31, 23, 30, tzinfo=UTC)), call(2), zone=zone)
     assert look(ledger, NOW).month.total.calls == (1 if zone == "UTC" else 2)
+
+
+def flight(number, run="", pico=0, output=0, seconds=2, **more):
+    """A call in flight that began so many seconds ago."""
+    began = int(NOW.timestamp() * 1_000_000) - seconds * 1_000_000
+    fields = {"provider": "openai", "api": "openai.chat", "model": "model-a", "alive": True, "owner": "one", **more}
+    return InFlight(f"flight-{number}", began, began, 0, output, pico, run_id=run, **fields)
+
+
+def test_runs_with_calls_in_flight_come_first_and_then_what_cost_most(make):
+    ledger = make(
+        call(1, run_id="dear", pico=5 * DOLLAR), call(2, run_id="cheap", pico=DOLLAR), call(3, run_id="flying"),
+        call(4, NOW - timedelta(hours=1), run_id="old"),
+        call(5, pico=9 * DOLLAR),
+    )  # fmt: skip
+    flights = Flights((flight(1, "flying", DOLLAR // 2, 40), flight(2, "new", DOLLAR // 4, 7), flight(3)))
+    found = look(ledger, NOW, flights=flights)
+    assert [run.run_id for run in found.runs] == ["flying", "new", "dear", "cheap"]
+    assert found.runs[0].cost == found.runs[0].total.cost + Money(DOLLAR // 2)
+    assert (found.runs[1].total.calls, found.runs[1].flights, found.runs[1].output) == (0, 1, 7)
+    assert found.burn.cost == Money(15 * DOLLAR) + found.runs[0].total.cost
+
+
+def test_a_call_is_not_both_ended_and_in_flight(make):
+    ended = call(1, run_id="r")
+    still = flight(2, "r")
+    twice = InFlight(**{**{name: getattr(still, name) for name in still.__struct_fields__}, "call_id": ended.call_id})
+    found = look(make(ended), NOW, flights=Flights((twice, still)))
+    assert [one.call_id for one in found.flights.alive] == ["flight-2"]
+    assert found.runs[0].flights == 1
+
+
+def test_flights_in_a_frame_and_as_json(make):
+    many = tuple(flight(number, "r", DOLLAR // 1000, 3, seconds=number) for number in range(11))
+    left = (flight(20, alive=False), flight(21, alive=False, owner="two"))
+    found = look(make(), NOW, flights=Flights(many, left))
+    text = "\n".join(frame(found, 100))
+    assert "11 calls in flight, about 33 tokens and $0.011 so far" in text
+    assert "and 3 more" in text
+    assert "2 calls left behind by killed processes: tally ledger repair" in text
+    plain = found.to_json()
+    assert [one["age_s"] for one in plain["in_flight"]] == list(range(11))
+    assert len(plain["left_behind"]) == 2
+    assert plain["runs"][0]["in_flight_cost"] == {"usd": "0.011"}
+
+
+@pytest.mark.parametrize("height", [24, 30, 50])
+def test_a_frame_fits_the_height_of_the_terminal(make, height):
+    many = tuple(flight(number, f"run-{number}", DOLLAR // 1000, 3) for number in range(20))
+    ledger = make(*[call(number, run_id=f"run-{number}") for number in range(6)])
+    lines = fitted(look(ledger, NOW, flights=Flights(many)), 100, height)
+    assert len(lines) < height
+    shown = [line for line in lines if line.startswith("model-a")]
+    assert 2 <= len(shown) <= 8
+    assert f"and {20 - len(shown)} more" in lines
+    assert ("when (UTC)" in "\n".join(lines)) == (height > 24)
+
+
+def test_a_frame_without_flights_says_nothing_of_them(make):
+    text = "\n".join(frame(look(make(call(1)), NOW), 100))
+    assert "flight" not in text
+    assert "runs of the last" not in text

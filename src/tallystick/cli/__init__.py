@@ -18,6 +18,7 @@ MAIN = {
     "rates": "The rate catalogue: show, set, check, diff, update.",
 }
 MORE = {
+    "demo": "An agent run, metered while you watch; no key, nothing billed.",
     "daily": "What each day cost.",
     "monthly": "What each month cost.",
     "blocks": "What each five-hour block of a subscription cost.",

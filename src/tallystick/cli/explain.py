@@ -52,6 +52,12 @@ LABEL = 9
 @click.option("--answer", help="The model's answer, to be counted and priced too.")
 @click.option("--rate", type=Dollars(), metavar="USD", help="A flat rate per million tokens, not the catalogue's.")
 @click.option("--at", type=Instant(), metavar="WHEN", help="Price at this instant. [default: now]")
+@click.option("--call", "calling", is_flag=True, help="Send it, with the key in your environment, and follow the call.")
+@click.option("--simulate", is_flag=True, help="With --call: to a simulated provider; so too where there is no key.")
+@click.option(
+    "--max-output", type=click.IntRange(1), default=256, show_default=True, metavar="N",
+    help="With --call: the most tokens the answer may have.",
+)  # fmt: skip
 @json_option
 def command(
     text: str | None,
@@ -61,9 +67,22 @@ def command(
     answer: str | None,
     rate: Decimal | None,
     at: datetime | None,
+    calling: bool,
+    simulate: bool,
+    max_output: int,
     as_json: bool,
 ) -> int:
-    """The whole pipeline on one text: its tokens, their number, the answer's, and the cost with every rate."""
+    """The whole pipeline on one text: its tokens, their number, the answer's, and the cost with every rate.
+
+    With --call it is sent, and each stage of the call is said as it happens: what is asked, the most it may cost, what
+    is changed, the bytes as they pass, tokens, usage, cost, and the entry in the ledger. Nothing is sent without it.
+    """
+    if calling:
+        if rate is not None or at is not None:
+            raise click.UsageError("--rate and --at do not go with --call: a call is priced as it is.")
+        return called(text, source, model, provider, (simulate, max_output, answer), as_json=as_json)
+    if simulate:
+        raise click.UsageError("--simulate goes with --call.")
     if text is None and source is None:
         text, answer = DEFAULT_TEXT, DEFAULT_ANSWER if answer is None else answer
     prompt, code = given_text(text, source)
@@ -83,6 +102,27 @@ def command(
     if problem is not None:
         warn(str(problem))
     return UNPRICED if cost is None or cost.amount is None else code
+
+
+def called(
+    text: str | None,
+    source: str | None,
+    model: str,
+    provider: str | None,
+    how: tuple[bool, int, str | None],
+    *,
+    as_json: bool,
+) -> int:
+    """Makes the call and shows it."""
+    from tallystick.cli.explain_call import Asked, explain_call
+    from tallystick.core.models import provider_id
+
+    simulate, most, answer = how
+    prompt, code = (DEFAULT_TEXT, 0) if text is None and source is None else given_text(text, source)
+    if answer is not None and not simulate:
+        raise click.UsageError("--answer with --call is what a simulated provider says; add --simulate.")
+    named = None if provider is None else provider_id(provider)
+    return explain_call(Asked(prompt, model, named, simulate, most, answer), as_json=as_json) or code
 
 
 def priced(

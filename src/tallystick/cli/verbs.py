@@ -62,7 +62,7 @@ class Verbs(click.Group):
 @click.version_option(__version__, prog_name="tally")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Exact cost tracking for LLM and agent applications."""
+    """Exact, live, enforceable cost tracking for LLM and agent applications."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -1,4 +1,5 @@
-"""Live: what is being spent now: the burn rate, the current block and month with their projections, the last calls."""
+"""Live: what is being spent now: the calls in flight, the burn rate, the current block and month with their
+projections, the latest runs, the last calls."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import msgspec
 from tallystick.core.money import Money
 from tallystick.core.periods import Period
 from tallystick.insight.blocks import HOUR, LENGTH, added, block_of, block_starts, sure_start
+from tallystick.insight.flights import Flights, RunSpend, flight_json, run_spends
 from tallystick.insight.projection import BLOCK_HOURS, Projection, project_block, project_days
 from tallystick.insight.spend import about, total_json
 from tallystick.ledger.entry import rfc3339
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 BLOCK_HISTORY: Final = timedelta(days=28)
 DAY_HISTORY: Final = timedelta(days=90)
+RUNS: Final = 5
+"""So many runs are shown."""
+
 _ONE: Final = timedelta(hours=1)
 _TICK: Final = timedelta(microseconds=1)
 
@@ -51,7 +56,8 @@ class Live(msgspec.Struct, frozen=True):
     """One look at the ledger at the instant `at`.
 
     `burn` is the sum over the last `minutes`. `block` is None between blocks, and where four weeks without a silence do
-    not tell when one began. `last` are the latest calls, newest first; `zone` is the time zone of the month.
+    not tell when one began. `last` are the latest calls, newest first; `zone` is the time zone of the month. `runs`
+    are the runs of the last `minutes`, those with calls in flight among `flights` first.
     """
 
     at: datetime
@@ -61,6 +67,18 @@ class Live(msgspec.Struct, frozen=True):
     block: Stretch | None
     month: Stretch
     last: tuple[Entry, ...]
+    sums: tuple[Total, ...] = ()
+    flights: Flights = Flights()
+
+    @property
+    def runs(self) -> tuple[RunSpend, ...]:
+        """What the runs of the last minutes have spent, the calls in flight with what they came to so far."""
+        return run_spends(self.sums, self.flights, RUNS)
+
+    def moved(self, now: datetime, flights: Flights) -> Live:
+        """The same look a moment later, with the calls in flight as they are then."""
+        ended = [entry.call_id for entry in self.last]
+        return msgspec.structs.replace(self, at=now, flights=flights.without(ended))
 
     def per_minute(self, amount: Money | int) -> Money | int:
         """An amount or a count of the last minutes, for one of them; money rounded for people."""
@@ -84,16 +102,23 @@ class Live(msgspec.Struct, frozen=True):
             },
             "block": None if self.block is None else self.block.to_json(),
             "month": self.month.to_json(),
+            "in_flight": [flight_json(flight, self.at) for flight in self.flights.alive],
+            "left_behind": [flight_json(flight, self.at) for flight in self.flights.left],
+            "runs": [run.to_json() for run in self.runs],
             "last": [entry.to_json() for entry in self.last],
         }
 
 
-def look(ledger: Ledger, now: datetime, *, minutes: int = 10, last: int = 5) -> Live:
-    """Asks the ledger what is being spent at the instant `now`. Raises LedgerError."""
+def look(ledger: Ledger, now: datetime, *, minutes: int = 10, last: int = 5, flights: Flights | None = None) -> Live:
+    """Asks the ledger what is being spent at the instant `now`. `flights` are the calls in flight, read before this is
+    asked, so that none is missed between. Raises LedgerError."""
     after = now + _TICK
-    burn = ledger.total(Query(since=now - timedelta(minutes=minutes), until=after))[0]
+    recent = Query(since=now - timedelta(minutes=minutes), until=after)
+    burn = ledger.total(recent)[0]
+    sums = tuple(ledger.total(recent, ("run",))) if burn.calls else ()
     calls = tuple(ledger.read(Query(until=after, limit=last, newest_first=True)))
-    return Live(now, ledger.zone, minutes, burn, _block(ledger, now), _month(ledger, now), calls)
+    found = Live(now, ledger.zone, minutes, burn, _block(ledger, now), _month(ledger, now), calls, sums)
+    return found if flights is None else found.moved(now, flights)
 
 
 def _block(ledger: Ledger, now: datetime) -> Stretch | None:

@@ -34,7 +34,9 @@ def length_of(text: str) -> timedelta:
     """A length of time such as `30m`, `2h` or `7d`, up to a year. Raises InputError."""
     number, suffix = text.strip()[:-1], text.strip()[-1:].lower()
     if suffix not in AGES or not (number.isascii() and number.isdigit()) or len(number) > _DIGITS:
-        raise InputError(f"{text[:60]!r} is not a length of time.", money="Nothing was changed.", todo="Write 2h or 7d.")
+        raise InputError(
+            f"{text[:60]!r} is not a length of time.", money="Nothing was changed.", todo="Write 2h or 7d."
+        )
     length = timedelta(seconds=int(number) * AGES[suffix])
     if not timedelta() < length <= timedelta(hours=MOST_HOURS):
         raise InputError("A length of time is up to a year.", money="Nothing was changed.")
@@ -54,7 +56,8 @@ def _instant(word: str, now: datetime, zone: tzinfo) -> datetime:
     if len(word) == len("2026-11-01"):
         return _midnight(date.fromisoformat(word), zone)
     # A plus sign that nobody escaped arrives as a space.
-    instant = datetime.fromisoformat(word.replace(" ", "+") if word.count(" ") == 1 and "t" in word else word)
+    text = word.upper()
+    instant = datetime.fromisoformat(text.replace(" ", "+") if text.count(" ") == 1 and "T" in text else text)
     return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
 
 
