@@ -18,11 +18,15 @@ from tallystick.ledger.memory import MemoryLedger
 from tallystick.ledger.sqlite import SqliteLedger
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     one: Ledger = MemoryLedger("UTC", Clock())
     if request.param == "sqlite":
         one = SqliteLedger(tmp_path / "ledger.db", clock=Clock())
+    if request.param == "postgres":
+        from tallystick.ledger.postgres import PostgresLedger
+
+        one = PostgresLedger(request.getfixturevalue("postgres_url"), clock=Clock())
     with one:
         yield one
         assert one.verify() == []

@@ -24,7 +24,7 @@ from tallystick.ledger.pending import FOLD_CALLS, Batch, Pending, response_hash
 from tallystick.ledger.rollups import Calendar, Sums, slot_floor
 from tallystick.ledger.rows import Move, Row, decode, encode, from_us, to_us
 from tallystick.ledger.sql import queries
-from tallystick.ledger.store import begin, explained
+from tallystick.ledger.store import begin, explained, write_rows
 from tallystick.ledger.sums import MAX_CALLS, MAX_LIGHT_CALLS, heavy
 from tallystick.ledger.words import Names, Words, missing
 from tallystick.ledger.writer import Job, SettleJob, Task
@@ -57,8 +57,17 @@ class Book:
     def commit(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
         """Does the tasks in one transaction, and sets the receipt or the error of each that is done; returns those,
         and the asks of earlier ones that are decided now."""
-        jobs = [task for task in tasks if isinstance(task, Job)]
-        others = [task for task in tasks if isinstance(task, HoldTask | AskJob)]
+        jobs: list[Job] = []
+        others: list[HoldTask | AskJob] = []
+        asks: set[Task[Any]] = set()
+        for task in tasks:
+            if isinstance(task, AskJob):
+                others.append(task)
+                asks.add(task)
+            elif isinstance(task, Job):
+                jobs.append(task)
+            elif isinstance(task, HoldTask):
+                others.append(task)
         try:
             with explained(self._path):
                 found = self._transact(jobs, others, careful=False)
@@ -68,7 +77,6 @@ class Book:
             for task in tasks:
                 task.receipt, task.error = None, error
             return [*tasks, *self._counter.given_up(error)]
-        asks: set[Task[Any]] = {task for task in others if isinstance(task, AskJob)}
         return [task for task in tasks if task not in asks] + (found or [])
 
     def _transact(
@@ -196,7 +204,7 @@ class _Page:
         if len(hashes) < keyed or self._pending.known(list(hashes)):
             return False
         try:
-            self._connection.executemany(self._sql["add_entry"], rows)
+            write_rows(self._connection, self._sql["add_entry"], rows)
         except sqlite3.IntegrityError:
             # Some call is there already.
             return False

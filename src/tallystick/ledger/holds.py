@@ -7,14 +7,14 @@ and enters what it stands for now. So the same rule moves an account and recompu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 import msgspec
 
 from tallystick.errors import ConflictError, InputError
-from tallystick.ledger.accounts import Accounts, Figures, Key, Rules, balance
+from tallystick.ledger.accounts import Accounts, Key, Rules, balance
 from tallystick.ledger.hold import (
     Ask,
     Charge,
@@ -185,22 +185,26 @@ class Till:
 
     def grant(self, ask: Ask, granted: Granted) -> None:
         """Sets the money aside."""
-        parts = [
-            Part(claim.budget_id, claim.value, claim.period, claim.since, claim.base, claim.per_output)
-            for claim in ask.claims
-        ]
+        output, unlearned = granted.output, ask.unlearned
+        parts = []
+        for claim in ask.claims:
+            part = Part(claim.budget_id, claim.value, claim.period, claim.since, claim.base, claim.per_output)
+            parts.append(part)
+            figures = self._shelf.figures(part.key)
+            figures.held += claim.base + claim.per_output * output
+            figures.unlearned += unlearned
         record = Record(
             hold_id=ask.hold_id,
             state="open",
             owner=self._owner,
             authorised_us=self._now_us,
             expires_us=to_us(ask.expires_at),
-            output=granted.output,
-            unlearned=ask.unlearned,
+            output=output,
+            unlearned=unlearned,
             payload=ask.payload,
             parts=tuple(parts),
         )
-        self._change(None, record)
+        self._shelf.keep(record)
 
     def extend(self, hold_id: str, output: int) -> int:
         """Lets a hold cover more of the answer, as far as there is room. A suspect one lives again: who asks for more
@@ -247,16 +251,18 @@ class Till:
         # What was given back may be somebody else's by now: whatever a late call cost is then taken beyond it.
         live = record.state in ("open", "suspect")
         charges = {(one.budget_id, one.value, one.period): one.amount for one in settlement.charges}
-        parts = []
+        parts, left = [], 0
         for part in record.parts:
             charged = charges.pop(part.key, None)
             aside = part.amount(record.output) if live else part.charged or 0
             taken = charged or 0
             kept = max(0, aside - taken) if settlement.keep and live else 0
             over = max(0, taken - aside) + part.over if part.base is not None else 0
-            parts.append(msgspec.structs.replace(part, charged=charged, kept=kept, over=over))
+            claim = part.budget_id, part.value, part.period, part.since, part.base, part.per_output
+            parts.append(Part(*claim, charged, kept, over))
+            left += kept
         parts += [Part(*key, None, None, 0, amount) for key, amount in charges.items()]
-        state = "suspect" if any(part.kept for part in parts) else "settled"
+        state = "suspect" if left else "settled"
         ended = msgspec.structs.replace(record, state=state, parts=tuple(parts), settlement=digest(settlement))
         self._change(record, ended)
 
@@ -268,7 +274,8 @@ class Till:
             return False
         if record.state == "settled" or record.settlement is not None:
             raise _conflict(hold_id, "a settled call")
-        self._change(record, msgspec.structs.replace(record, state="released"))
+        move(self._shelf, record, -1)
+        self._shelf.keep(msgspec.structs.replace(record, state="released"))
         return True
 
     def resolve(self, hold_id: str, charges: Sequence[Charge] | None) -> None:
@@ -336,9 +343,17 @@ class Till:
 
 def move(accounts: Accounts, record: Record, sign: int) -> None:
     """Enters what a hold stands for into its accounts, or takes it back."""
+    if record.state == "open":
+        # Most of them, so without a detour.
+        output, number = record.output, sign * record.unlearned
+        for part in record.parts:
+            figures = accounts.figures(part.key)
+            figures.held += sign * part.amount(output)
+            figures.unlearned += number
+        return
     for part in record.parts:
         settled, suspect, held, unlearned, overdraft = record.stands_for(part)
-        figures: Figures = accounts.figures(part.key)
+        figures = accounts.figures(part.key)
         figures.settled += sign * settled
         figures.suspect += sign * suspect
         figures.held += sign * held
@@ -363,7 +378,8 @@ def checked_ask(ask: Ask) -> None:
 
 def digest(settlement: Settlement) -> str:
     """What tells two settlements apart."""
-    content = sorted([one.budget_id, one.value, one.period, str(one.amount)] for one in settlement.charges)
+    content = [[one.budget_id, one.value, one.period, str(one.amount)] for one in settlement.charges]
+    content.sort()
     return hashlib.sha256(_ENCODE((settlement.keep, content))).hexdigest()[:32]
 
 
@@ -377,10 +393,13 @@ def to_us(instant: datetime) -> int:
     return (instant - EPOCH) // _MICROSECOND
 
 
-def _checked(charges: Iterable[Charge]) -> None:
-    charges = list(charges)
-    keys = {(one.budget_id, one.value, one.period) for one in charges}
-    if len(keys) < len(charges) or any(not 0 <= one.amount < MAX_AMOUNT for one in charges):
+def _checked(charges: Sequence[Charge]) -> None:
+    sound = True
+    for one in charges:
+        sound = sound and 0 <= one.amount < MAX_AMOUNT
+    if len(charges) > 1:
+        sound = sound and len({(one.budget_id, one.value, one.period) for one in charges}) == len(charges)
+    if not sound:
         raise InputError("Charges are amounts of 0 or more, one for each account.", money="No account was changed.")
 
 

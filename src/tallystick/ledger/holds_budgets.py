@@ -18,6 +18,23 @@ MAX_SHOWN: Final = 20
 _FIELDS: Final = ("settled", "suspect", "held", "unlearned", "overdraft")
 
 
+class Changes:
+    """How often budgets have been changed from this process, in whatever ledger: whoever goes by what it read before
+    looks again when `number` has moved. A ledger notes a change when others can read it."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def note(self) -> None:
+        """A change is there."""
+        # Two at once may count as one; who looks then sees both.
+        self.number += 1
+
+
+CHANGES: Final = Changes()
+"""Of this process."""
+
+
 def edited(rules: Rules, budget: Budget) -> Rules:
     """The budgets after one was added or changed. Raises InputError for a change of its unit."""
     before = rules.standing.get(budget.budget_id) or rules.retired.get(budget.budget_id)

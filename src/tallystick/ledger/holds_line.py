@@ -120,9 +120,12 @@ def serve(
             continue
         if isinstance(verdict, Granted):
             till.grant(job.ask, verdict)
-            verdict = Granted(hold_id=verdict.hold_id, output=verdict.output, waited_us=job.waited_us)
+            if job.queued:
+                verdict = Granted(hold_id=verdict.hold_id, output=verdict.output, waited_us=job.waited_us)
+            job.durable = True
+        else:
+            job.durable = False
         job.receipt = verdict
-        job.durable = isinstance(verdict, Granted)
         decided.append(job)
     return decided, waiting
 
@@ -130,7 +133,10 @@ def serve(
 def _verdict(till: Till, job: AskJob, *, blocked: bool) -> Verdict | None:
     """None: it has to wait."""
     found = till.consider(job.ask)
-    if isinstance(found, Refused | Stale) or (isinstance(found, Granted) and not (blocked or job.withdrawn)):
+    if isinstance(found, Granted):
+        if not (blocked or job.withdrawn):
+            return found
+    elif not isinstance(found, Wait):
         return found
     if not job.withdrawn and time.monotonic() < job.until:
         return None

@@ -11,7 +11,7 @@ from tallystick.ledger.accounts import Figures, Key, Rules, shown
 from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.hold import Account, Charge, Claim, Hold, Seed, Settlement
 from tallystick.ledger.holds import Record, Till, from_us, move
-from tallystick.ledger.holds_budgets import edited, known_budget, without, wrong_accounts
+from tallystick.ledger.holds_budgets import CHANGES, edited, known_budget, without, wrong_accounts
 from tallystick.ledger.holds_line import AskJob, serve
 
 _OWNER = "memory"
@@ -144,6 +144,7 @@ class MemoryHolds:
         for seed in seeds:
             self._shelf.kept.setdefault((budget.budget_id, seed.value, seed.period), Figures(seed.settled))
         self._shelf.rules = rules
+        CHANGES.note()
         self.look()
         return rules.listed()
 
@@ -151,6 +152,7 @@ class MemoryHolds:
         """See `Ledger.drop_budget`."""
         rules = self._shelf.rules
         self._shelf.rules = without(rules, known_budget(rules, budget_id))
+        CHANGES.note()
         self.look()
         return self._shelf.rules.listed()
 

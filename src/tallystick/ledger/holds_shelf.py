@@ -13,6 +13,7 @@ from tallystick.ledger.accounts import Figures, Key, Place, Rules
 from tallystick.ledger.hold import HOLD_STATES, Claim
 from tallystick.ledger.holds import Part, Record
 from tallystick.ledger.sql import queries
+from tallystick.ledger.store import write_rows
 
 KEPT_US: Final = 86_400_000_000
 """The accounts of a rolling budget are kept for at least so many microseconds after they left its window."""
@@ -142,14 +143,11 @@ class SqliteShelf:
         accounts = [
             (*_texts(figures), *key) for key, figures in self._figures.items() if self._worth(key, figures.row())
         ]
-        if accounts:
-            self._connection.executemany(self._sql["keep_account"], accounts)
+        write_rows(self._connection, self._sql["keep_account"], accounts)
         new = [_row(one) for name, one in self._changed.items() if name in self._new]
         old = [_row(one) for name, one in self._changed.items() if name not in self._new]
-        if new:
-            self._connection.executemany(self._sql["add_hold"], new)
-        if old:
-            self._connection.executemany(self._sql["keep_hold"], old)
+        write_rows(self._connection, self._sql["add_hold"], new)
+        write_rows(self._connection, self._sql["keep_hold"], old)
 
     def learnt(self) -> None:
         """The transaction stands: what it found and wrote is known to the next one."""

@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -100,10 +101,8 @@ class Intents:
                 return None
             slot_map, at = self._slots.pop()
             self._used += 1
-        provider, api, model, run_id = (word.encode("utf-8", "replace") for word in words)
-        fields = (started_us, 0, 0, 0, call_id.encode(), provider[:40], api[:40], model[:120], run_id[:120])
         # The state goes in last: a reader sees a whole slot or none.
-        _FIXED.pack_into(slot_map, at, _FREE, started_us, *fields)
+        _FIXED.pack_into(slot_map, at, _FREE, started_us, started_us, 0, 0, 0, call_id.encode(), *_encoded(words))
         slot_map[at] = _OPEN
         return Slot(slot_map, at, self._take_back)
 
@@ -172,6 +171,12 @@ class Intents:
         fcntl.flock(self._handle, fcntl.LOCK_EX)
         self._place = self._folder / name
         made.rename(self._place)
+
+
+@lru_cache(maxsize=256)
+def _encoded(words: tuple[str, str, str, str]) -> tuple[bytes, bytes, bytes, bytes]:
+    provider, api, model, run_id = (word.encode("utf-8", "replace") for word in words)
+    return provider[:40], api[:40], model[:120], run_id[:120]
 
 
 def read_flights(folder: Path) -> list[InFlight]:

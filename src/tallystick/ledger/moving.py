@@ -1,14 +1,14 @@
 """Moving: a ledger's file copied into another ledger, as it was written, and checked against it.
 
-Entries go over as they arrived, in the order in which they did, then the corrections, then what is kept beside them; so
-joins, repeated ids and the past come out the same. Ids make every step harmless to repeat: a move that was interrupted
-goes on where it stopped.
+Entries go over as they arrived, in the order in which they did, then the corrections, then what is kept beside them,
+and last, in one piece, budgets with their accounts and holds; so joins, repeated ids, the past and what is left of a
+limit come out the same. Ids make every step harmless to repeat: a move that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -16,7 +16,9 @@ import msgspec
 
 from tallystick.core.periods import Period
 from tallystick.errors import InputError, LedgerCorrupt
+from tallystick.ledger.budget import Budgets
 from tallystick.ledger.entry import Correction, Entry
+from tallystick.ledger.hold import Account
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
 from tallystick.ledger.query import Query, Total
 from tallystick.ledger.rows import decode, from_us
@@ -43,7 +45,31 @@ _BEFORE: Final = {
     "entries": "SELECT count(*) FROM entry WHERE seq <= ?",
     "corrections": "SELECT count(*) FROM correction WHERE seq <= ?",
 }
+_BUDGETS: Final = "SELECT budget_id, body, dropped FROM budget ORDER BY budget_id"
+_ACCOUNTS: Final = (
+    "SELECT budget_id, value, period, seed, settled, suspect, held, unlearned, overdraft FROM account "
+    "ORDER BY budget_id, value, period"
+)
+_ROLLED: Final = "SELECT budget_id, value, floor, left_at, at_us FROM rolled ORDER BY budget_id, value"
+_HOLDS: Final = (
+    "SELECT hold_id, state, owner, authorised_us, expires_us, output, unlearned, payload, parts, settlement FROM hold "
+    "ORDER BY id"
+)
+_VERSION: Final = "SELECT value FROM state WHERE namespace = 'ledger' AND key = 'budgets'"
+_HAS_HOLDS: Final = "SELECT 1 FROM sqlite_master WHERE name = 'hold'"
 _GROUPS: Final = ("provider", "model")
+
+
+class HoldRows(msgspec.Struct, frozen=True):
+    """Budgets, accounts, periods that rolling budgets have dropped, and holds: their rows in the file, and the version
+    of the budgets. `mark` is a namespace, key and value of state that is set with them."""
+
+    version: int
+    budgets: Iterable[tuple[Any, ...]]
+    accounts: Iterable[tuple[Any, ...]]
+    rolled: Iterable[tuple[Any, ...]]
+    holds: Iterable[tuple[Any, ...]]
+    mark: tuple[str, str, str]
 
 
 class Target(Protocol):
@@ -65,14 +91,27 @@ class Target(Protocol):
         """See `Ledger.states`."""
         ...
 
+    def budgets(self) -> Budgets:
+        """See `Ledger.budgets`."""
+        ...
+
+    def accounts(self, budget_id: str | None = None) -> list[Account]:
+        """See `Ledger.accounts`."""
+        ...
+
+    def adopt(self, rows: HoldRows) -> None:
+        """Takes over all budgets, accounts and holds, or none. Raises InputError where there are some already."""
+        ...
+
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
     """What a move copied: entries (with those joined into others) and corrections, texts of state, and the number of
-    sums by provider, model and month that are the same on both sides."""
+    sums by provider, model and month, and of accounts, that are the same on both sides."""
 
     items: int
     states: int
     sums: int
+    accounts: int
 
 
 def migrate(source: Path, target: Target, progress: Callable[[int, int], None] = lambda _done, _whole: None) -> Moved:
@@ -100,10 +139,14 @@ def migrate(source: Path, target: Target, progress: Callable[[int, int], None] =
         states = file.execute(_STATE).fetchall()
         for namespace, key, value in states:
             target.state(namespace, key, value)
+        key = f"{mark}: holds"
+        if target.state(NAMESPACE, key) is None and file.execute(_HAS_HOLDS).fetchone() is not None:
+            target.adopt(_rows(file, (NAMESPACE, key, "copied")))
     sums = _compare(source, target)
+    accounts = _compare_accounts(source, target)
     for key in target.states(NAMESPACE):
         target.state(NAMESPACE, key, None)
-    return Moved(items=done, states=len(states), sums=sums)
+    return Moved(items=done, states=len(states), sums=sums, accounts=accounts)
 
 
 @contextlib.contextmanager
@@ -119,9 +162,9 @@ def _check_free(target: Target, mark: str) -> None:
     begun = target.states(NAMESPACE)
     if any(key.startswith(f"{mark}: ") for key in begun):
         return
-    if begun or target.total()[0].calls:
+    if begun or target.total()[0].calls or target.budgets().version or target.accounts():
         raise InputError(
-            "The target holds other calls already, so the sums of both could not be compared.",
+            "The target holds other calls or budgets already, so the sums of both could not be compared.",
             money="Nothing was copied.",
             todo="Name an empty database.",
         )
@@ -141,6 +184,37 @@ def _item(what: str, row: tuple[Any, ...], names: Names) -> Item:
         reason=body["reason"],
         fields=body["fields"],
     )
+
+
+def _rows(file: Any, mark: tuple[str, str, str]) -> HoldRows:
+    version = file.execute(_VERSION).fetchone()
+    return HoldRows(
+        version=0 if version is None else int(version[0]),
+        budgets=file.execute(_BUDGETS),
+        accounts=file.execute(_ACCOUNTS),
+        rolled=file.execute(_ROLLED),
+        holds=file.execute(_HOLDS),
+        mark=mark,
+    )
+
+
+def _compare_accounts(source: Path, target: Target) -> int:
+    """The number of accounts that agree. Raises LedgerCorrupt where one does not."""
+    with SqliteLedger(source, read_only=True) as ledger:
+        wanted, budgets = ledger.accounts(), ledger.budgets()
+    found = target.accounts()
+    if [_figures(one) for one in wanted] != [_figures(one) for one in found] or budgets != target.budgets():
+        raise LedgerCorrupt(
+            f"The budgets differ: the file has {len(wanted):,} accounts, the target {len(found):,}, not all the same.",
+            money="The file is as it was; the target cannot be trusted yet.",
+            todo="End the programs that write to either of them, and move into an empty database.",
+        )
+    return len(wanted)
+
+
+def _figures(one: Account) -> tuple[Any, ...]:
+    stands = one.balance
+    return one.budget_id, one.value, one.period, stands.settled, stands.suspect, stands.held, stands.overdraft
 
 
 def _compare(source: Path, target: Target) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from tallystick.ledger.ledger import Ledger
@@ -24,7 +24,7 @@ def open_ledger(where: str | os.PathLike[str], *, zone: str | None = None, read_
     if in_database(where):
         from tallystick.ledger.postgres import PostgresLedger
 
-        return cast("Ledger", PostgresLedger(os.fspath(where), zone=zone, read_only=read_only))
+        return PostgresLedger(os.fspath(where), zone=zone, read_only=read_only)
     from tallystick.ledger.sqlite import SqliteLedger
 
     return SqliteLedger(Path(where), zone=zone, read_only=read_only)

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -19,23 +19,39 @@ from tallystick.core.periods import Period
 from tallystick.core.periods import zone as check_zone
 from tallystick.errors import InputError, LedgerCorrupt, LedgerError, LedgerUnavailable
 from tallystick.ledger.answers import Question
+from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
+from tallystick.ledger.hold import Account, Ask, Charge, Granted, Hold, Refused, Seed, Settlement, Stale
+from tallystick.ledger.holds_line import AskJob, Extend, Release
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
+from tallystick.ledger.memory import closed
+from tallystick.ledger.moving import HoldRows
 from tallystick.ledger.postgres_answers import answer
 from tallystick.ledger.postgres_audit import differences
 from tallystick.ledger.postgres_book import Book
 from tallystick.ledger.postgres_fold import FOLD_MOVES, fold, waiting
+from tallystick.ledger.postgres_holds import (
+    Counter,
+    HoldsSheet,
+    account_differences,
+    read_accounts,
+    read_holds,
+    read_rules,
+)
 from tallystick.ledger.postgres_link import Connection, Link
 from tallystick.ledger.postgres_link import query as named
 from tallystick.ledger.postgres_pool import Pool
 from tallystick.ledger.postgres_reading import Snapshot, corrections_of, entries
+from tallystick.ledger.postgres_shelf import check_charges, check_seeds
 from tallystick.ledger.query import Query, Total, Totals, grouping
 from tallystick.ledger.rollups import slot_floor
 from tallystick.ledger.rows import decode
-from tallystick.ledger.writer import GroupCommit, Job
+from tallystick.ledger.writer import GroupCommit, Job, SettleJob, Task
 
 DEFAULT_TIMEOUT: Final = 5.0
 """So many seconds an append waits for the server to come back, or for another process in the way."""
+
+T = TypeVar("T")
 
 
 class _Desk:
@@ -43,7 +59,8 @@ class _Desk:
 
     def __init__(self, link: Link, clock: Callable[[], float], timeout: float) -> None:
         self.pool = Pool(link)
-        self.book = Book(link, clock, timeout)
+        self.counter = Counter(link)
+        self.book = Book(link, self.counter, clock, timeout)
         self.writing = threading.RLock()
         self.moved = FOLD_MOVES
         """Moves written here since somebody last looked how many wait; at first nobody knows."""
@@ -79,6 +96,7 @@ class PostgresLedger:
         self._timeout = timeout
         self._read_only = read_only
         self._closed = False
+        self._beating = False
         self._link = Link(url, timeout=timeout, read_only=read_only)
         self._desk = _Desk(self._link, clock, timeout)
         self._group = self._grouped()
@@ -110,11 +128,8 @@ class PostgresLedger:
 
     def submit(self, items: Sequence[Item], *, durable: bool = False) -> Future[Receipt]:  # noqa: ARG002 - all are
         """Like `append`, without waiting. See `Ledger.submit`."""
-        self._writable()
         # Each commit is on the disk already, so nobody waits for a sync of ours.
-        job = Job(tuple(items), durable=False)
-        self._group.submit(job)
-        return job.future
+        return self._queue(Job(tuple(items), durable=False))
 
     def read(self, query: Query = EVERYTHING) -> Iterator[Entry]:
         """The calls that fit. See `Ledger.read`."""
@@ -164,6 +179,66 @@ class PostgresLedger:
         with self._reading() as connection:
             return dict(connection.execute(named("all_state"), (namespace,)).fetchall())
 
+    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+        """Sets money aside. See `Ledger.authorise`."""
+        return self._queue(AskJob(ask, wait))
+
+    def extend(self, hold_id: str, output: int) -> Future[int]:
+        """Lets a hold cover more. See `Ledger.extend`."""
+        return self._queue(Extend(hold_id, output))
+
+    def settle(
+        self,
+        entry: Entry,
+        settlement: Settlement,
+        *,
+        durable: bool = False,  # noqa: ARG002 - all are
+    ) -> Future[Receipt]:
+        """Enters a call and ends its hold. See `Ledger.settle`."""
+        return self._queue(SettleJob(entry, settlement, durable=False))
+
+    def release(self, hold_id: str) -> Future[None]:
+        """Gives a hold back. See `Ledger.release`."""
+        return self._queue(Release(hold_id))
+
+    def resolve(self, hold_id: str, charges: Sequence[Charge] | None) -> None:
+        """An operator's word on a suspect hold. See `Ledger.resolve`."""
+        check_charges(hold_id, charges or ())
+        self._holding(lambda sheet: sheet.till.resolve(hold_id, charges))
+
+    def expire(self) -> list[str]:
+        """Makes the holds of the dead and the overdue ones suspect. See `Ledger.expire`."""
+        return self._holding(HoldsSheet.sweep)
+
+    def holds(self, state: str | None = None, budget_id: str | None = None) -> list[Hold]:
+        """The holds. See `Ledger.holds`."""
+        with self._snapshots()() as (connection, _):
+            return read_holds(connection, state, budget_id)
+
+    def accounts(self, budget_id: str | None = None) -> list[Account]:
+        """The accounts. See `Ledger.accounts`."""
+        with self._snapshots()() as (connection, _):
+            return read_accounts(connection, budget_id, int(self._clock() * 1_000_000))
+
+    def budgets(self) -> Budgets:
+        """The budgets. See `Ledger.budgets`."""
+        with self._snapshots()() as (connection, _):
+            return read_rules(connection).listed()
+
+    def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
+        """Adds or changes a budget. See `Ledger.put_budget`."""
+        check_seeds(budget.budget_id, seeds)
+        return self._holding(lambda sheet: sheet.put_budget(budget, seeds))
+
+    def drop_budget(self, budget_id: str) -> Budgets:
+        """Takes a budget away. See `Ledger.drop_budget`."""
+        return self._holding(lambda sheet: sheet.drop_budget(budget_id))
+
+    def adopt(self, rows: HoldRows) -> None:
+        """Takes over all budgets, accounts and holds of another ledger, or none. Raises InputError where there are some
+        already."""
+        self._holding(lambda sheet: sheet.adopt(rows))
+
     def flush(self) -> None:
         """Returns when everything submitted so far is safe from a power cut."""
         self._group.flush()
@@ -172,7 +247,7 @@ class PostgresLedger:
         """Recomputes sums and hash chains from the entries; each difference in words. Reads the whole ledger, in its
         state of one instant, while others go on writing."""
         with self._snapshots()() as (connection, _):
-            return differences(connection)
+            return differences(connection) or account_differences(connection)
 
     def close(self) -> None:
         """Writes what is pending and lets go of the connections."""
@@ -180,7 +255,21 @@ class PostgresLedger:
             return
         self._closed = True
         self._group.close()
-        self._desk.close()
+        with self._desk.writing:
+            self._desk.book.leave()
+            self._desk.close()
+
+    def waiting(self) -> bool:
+        """Whether asks wait for holds in flight; for the writer."""
+        return self._desk.counter.waiting()
+
+    def due(self) -> bool:
+        """Whether to look at those that wait; for the writer."""
+        return self._desk.counter.due()
+
+    def leave(self) -> list[Task[Any]]:
+        """Gives up all asks that wait; for the writer."""
+        return self._desk.counter.leave(closed())
 
     def __enter__(self) -> Self:
         return self
@@ -191,11 +280,25 @@ class PostgresLedger:
         self.close()
 
     def _grouped(self) -> GroupCommit:
-        return GroupCommit(self._commit, lambda: None, self._tidy)
+        return GroupCommit(self._commit, lambda: None, self._tidy, self)
+
+    def _queue(self, task: Task[T]) -> Future[T]:
+        self._writable()
+        self._group.submit(task)
+        return task.future
+
+    def _holding(self, work: Callable[[HoldsSheet], T]) -> T:
+        """Work on holds outside of the queue."""
+        self._writable()
+        desk = self._desk
+        with desk.writing:
+            found = desk.book.holding(work)
+        self._group.touched()
+        return found
 
     def _writable(self) -> None:
         if self._closed:
-            raise LedgerUnavailable("The ledger is closed.", money="Nothing was entered.", todo="Open it again.")
+            raise closed()
         if self._read_only:
             raise LedgerUnavailable(
                 f"The ledger {self.place} was opened read-only.", money="Nothing was entered.", todo="Open it to write."
@@ -213,11 +316,12 @@ class PostgresLedger:
         with self._desk.pool.lend() as (connection, _):
             yield connection
 
-    def _commit(self, jobs: list[Job]) -> None:
+    def _commit(self, tasks: list[Task[Any]]) -> list[Task[Any]]:
         desk = self._desk
         with desk.writing:
-            desk.book.commit(jobs)
-            desk.moved += sum(len(job.items) for job in jobs)
+            done = desk.book.commit(tasks)
+            desk.moved += sum(task.size for task in done if isinstance(task, Job))
+            return done
 
     def _tidy(self) -> None:
         """Folds in what has moved, when much has. It is no matter if it cannot: what waits is counted all the same."""
@@ -234,10 +338,14 @@ class PostgresLedger:
         with contextlib.suppress(LedgerUnavailable):
             self._group.flush()
         self._desk.writing.acquire()
+        self._beating = self._desk.counter.heart.beating
+        self._desk.counter.heart.stop()
         self._desk.close()
 
     def _after_fork_in_parent(self) -> None:
         self._desk.pool = Pool(self._link)
+        if self._beating:
+            self._desk.counter.heart.start()
         self._desk.writing.release()
 
     def _after_fork_in_child(self) -> None:

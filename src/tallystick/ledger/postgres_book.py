@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
 import psycopg
 
 from tallystick.errors import InputError, LedgerCorrupt, LedgerError, LedgerUnavailable, TallyError
@@ -23,12 +22,13 @@ from tallystick.ledger.entry import Correction, Entry
 from tallystick.ledger.holds_line import AskJob, HoldTask
 from tallystick.ledger.joining import response_key
 from tallystick.ledger.ledger import Receipt
+from tallystick.ledger.postgres_batch import Batch, Doubt, Outcome
 from tallystick.ledger.postgres_holds import Counter, HoldsSheet
 from tallystick.ledger.postgres_leaf import Leaf, Sheet
 from tallystick.ledger.postgres_link import Clash, Connection, ConnectionLost, Link, query, stale
 from tallystick.ledger.postgres_pool import rolled_back
 from tallystick.ledger.postgres_rows import add_moves, arrays, line, plain
-from tallystick.ledger.postgres_shelf import Range, check_charges, ranges_of
+from tallystick.ledger.postgres_shelf import check_charges
 from tallystick.ledger.postgres_words import PostgresWords
 from tallystick.ledger.rollups import Calendar, month_number
 from tallystick.ledger.rows import from_us
@@ -43,57 +43,10 @@ _KNOWN: Final = "TLY01"
 # Who asked for a number of a word switched this off.
 _SYNCED: Final = "SET LOCAL synchronous_commit TO on"
 
-Outcome = Receipt | TallyError
-"""What became of one append."""
-
 Statement = tuple[str, Sequence[Any]]
 """A statement with its values."""
 
 T = TypeVar("T")
-
-
-class _Batch(msgspec.Struct, eq=False):
-    """What is done in one transaction: appends, and what concerns holds. `outcomes` are known when the appends are
-    written; what concerns holds may be done over again."""
-
-    jobs: list[Job]
-    others: list[HoldTask | AskJob]
-    outcomes: list[Outcome] | None = None
-
-    @property
-    def counted(self) -> bool:
-        """Whether accounts may move, or asks that wait are to be looked at."""
-        if self.others or not self.jobs:
-            return True
-        return any(
-            isinstance(job, SettleJob) or any(isinstance(item, Correction) for item in job.items) for job in self.jobs
-        )
-
-    def holds(self) -> Iterator[str]:
-        """The holds it is about."""
-        for job in self.jobs:
-            for item in job.items:
-                yield item.call_id if isinstance(item, Entry) else item.corrects
-        for task in self.others:
-            yield task.hold_id if isinstance(task, HoldTask) else task.ask.hold_id
-
-    def ranges(self) -> Iterator[Range]:
-        """The accounts it is about, beside those of its holds."""
-        for job in self.jobs:
-            for one in job.settlement.charges if isinstance(job, SettleJob) else ():
-                yield one.budget_id, one.value, one.period, one.period
-        for task in self.others:
-            if isinstance(task, AskJob):
-                yield from ranges_of(task.ask.claims)
-
-
-class _Doubt(msgspec.Struct, frozen=True):
-    """A transaction whose commit was not confirmed: its link if it has one, and what its appends are told if it was
-    made."""
-
-    link: bytes | None
-    batch: _Batch
-    outcomes: list[Outcome]
 
 
 class Book:
@@ -120,13 +73,13 @@ class Book:
         self._writer_id = secrets.token_hex(8)
         self._batch_no = 0
         self._hash = first_hash(self._writer_id)
-        self._doubt: _Doubt | None = None
+        self._doubt: Doubt | None = None
 
     def commit(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
         """Does the tasks in one transaction, and sets the receipt or the error of each that is done; returns those,
         and the asks of earlier ones that are decided now."""
         jobs = [task for task in tasks if isinstance(task, Job)]
-        batch = _Batch(jobs, [task for task in tasks if isinstance(task, HoldTask | AskJob)])
+        batch = Batch(jobs, [task for task in tasks if isinstance(task, HoldTask | AskJob)])
         # A look at the line is repeated soon enough.
         patience = self._timeout if tasks else 0.0
         waited, step = 0.0, _FIRST_PAUSE
@@ -136,20 +89,20 @@ class Book:
                 with self._link.explained():
                     decided = self._attempt(batch, now_us)
             except (ConnectionLost, Clash) as error:
-                self._settle_doubt()
+                self._settle_doubt(error)
                 if waited < patience:
                     self._pause(step)
                     waited, step = waited + step, min(step * 2, _LONGEST_PAUSE)
                     continue
                 return self._failed(tasks, _unsure(error) if self._doubt else error)
             except TallyError as error:
-                self._settle_doubt()
+                self._settle_doubt(error)
                 return self._failed(tasks, error)
             return _told(batch, decided)
 
     def holding(self, work: Callable[[HoldsSheet], T]) -> T:
         """Works on holds in a transaction of its own, outside of the queue. Raises TallyError."""
-        batch = _Batch([], [])
+        batch = Batch([], [])
         try:
             with self._link.explained():
                 connection, words = self._ready()
@@ -158,8 +111,9 @@ class Book:
                     if holds is None:
                         raise LedgerUnavailable("The ledger is closed.")
                     found = work(holds)
-                    self._commit(connection, _Doubt(None, batch, []), [], holds)
-        except ConnectionLost as error:
+                    self._commit(connection, Doubt(None, batch, []), [], holds)
+        except LedgerError as error:
+            self._settle_doubt(error)
             raise (_unsure(error) if self._doubt else error) from None
         return found
 
@@ -183,19 +137,24 @@ class Book:
             task.receipt, task.error = None, error
         return [*tasks, *self._counter.given_up(error)]
 
-    def _settle_doubt(self) -> None:
+    def _settle_doubt(self, error: TallyError) -> None:
         """A server that says why it refused a commit has not made it; only one that went away leaves a doubt."""
-        if self._connection is not None and not self._connection.closed:
+        if not isinstance(error, ConnectionLost):
             self._doubt = None
+        # What the server says before it hangs up may arrive before the end itself.
+        elif self._connection is not None:
+            self._connection.close()
 
-    def _attempt(self, batch: _Batch, now_us: int) -> list[Task[Any]]:
+    def _attempt(self, batch: Batch, now_us: int) -> list[Task[Any]]:
         """Writes the batch; returns the asks that are decided."""
         connection, words = self._ready()
-        doubt, self._doubt = self._doubt, None
-        if doubt is not None and self._was_made(connection, doubt) and doubt.batch is batch:
-            batch.outcomes = doubt.outcomes
-            if not batch.others:
-                return []
+        if self._doubt is not None:
+            doubt, made = self._doubt, self._was_made(connection, self._doubt)
+            self._doubt = None
+            if made and doubt.batch is batch:
+                batch.outcomes = doubt.outcomes
+        if batch.outcomes is not None and not batch.others:
+            return []
         words.begun()
         jobs = batch.jobs if batch.outcomes is None else []
         self._learn(jobs, words)
@@ -210,8 +169,8 @@ class Book:
             if holds is not None:
                 holds.work(batch.others)
             link = self._finish(connection, leaf)
-            last = [] if link is None else [(_SYNCED, ())]
-            return self._commit(connection, _Doubt(link, batch, outcomes), last, holds)
+            last: list[Statement] = [] if link is None else [(_SYNCED, ())]
+            return self._commit(connection, Doubt(link, batch, outcomes), last, holds)
 
     def _ready(self) -> tuple[Connection, PostgresWords]:
         connection, words = self._connection, self._words
@@ -228,7 +187,7 @@ class Book:
             self._counter.forget()
         return connection, words
 
-    def _was_made(self, connection: Connection, doubt: _Doubt) -> bool:
+    def _was_made(self, connection: Connection, doubt: Doubt) -> bool:
         if doubt.link is None:
             # It is harmless to do it again.
             return False
@@ -275,7 +234,7 @@ class Book:
                 words.rolled_back()
 
     @contextlib.contextmanager
-    def _counting(self, connection: Connection, batch: _Batch, now_us: int) -> Iterator[HoldsSheet | None]:
+    def _counting(self, connection: Connection, batch: Batch, now_us: int) -> Iterator[HoldsSheet | None]:
         """The work on holds of a transaction that has begun; None when there is none to do."""
         if not batch.counted:
             yield None
@@ -285,10 +244,10 @@ class Book:
             yield holds
         finally:
             if not holds.done:
-                holds.undone(unsure=connection.closed)
+                holds.undone(unsure=self._doubt is not None)
 
     def _write_quickly(
-        self, connection: Connection, words: PostgresWords, work: tuple[_Batch, Sequence[Sheet]], now_us: int
+        self, connection: Connection, words: PostgresWords, work: tuple[Batch, Sequence[Sheet]], now_us: int
     ) -> list[Task[Any]] | None:
         """Writes sheets that hold only new entries, of calls nobody has seen, in one statement, with what else there
         is to do; None where that was not so, and nothing was written."""
@@ -297,8 +256,11 @@ class Book:
         try:
             if not batch.counted:
                 return self._commit(connection, doubt, last, None)
+            decided = self._guessed(connection, doubt, last, now_us)
+            if decided is not None:
+                return decided
             with self._transaction(connection, words), self._counting(connection, batch, now_us) as holds:
-                if holds is None or not _settled(batch.jobs if sheets else (), holds):
+                if holds is None or not _settled(doubt.jobs, holds):
                     return None
                 holds.work(batch.others)
                 return self._commit(connection, doubt, last, holds)
@@ -308,37 +270,86 @@ class Book:
                 return None
             raise
 
-    def _statements(self, batch: _Batch, sheets: Sequence[Sheet]) -> tuple[_Doubt, list[Statement]]:
+    def _guessed(
+        self, connection: Connection, doubt: Doubt, last: list[Statement], now_us: int
+    ) -> list[Task[Any]] | None:
+        """Does all that there is to do in one statement, from what is known of holds and accounts; None where that was
+        not possible, and nothing was written."""
+        others = doubt.batch.others
+        changed = [task.hold_id for task in others if isinstance(task, HoldTask)]
+        new = [*others, *doubt.jobs]
+        holds = self._counter.guess(
+            connection, changed, [task for task in new if isinstance(task, AskJob | SettleJob)], now_us
+        )
+        if holds is None:
+            return None
+        try:
+            if _settled(doubt.jobs, holds):
+                holds.work(others)
+                if not holds.hopeless:
+                    return self._commit_guess(connection, doubt, last, holds)
+        except psycopg.errors.UniqueViolation:
+            # There was such a hold.
+            self._doubt = None
+        finally:
+            if not holds.done:
+                holds.undone(unsure=self._doubt is not None)
+        return None
+
+    def _commit_guess(
+        self, connection: Connection, doubt: Doubt, last: list[Statement], holds: HoldsSheet
+    ) -> list[Task[Any]] | None:
+        writes = holds.writes(always=bool(last))
+        if writes is None:
+            row = connection.execute(query("turn")).fetchone()
+            found, numbers = (None, None) if row is None or row[0] != holds.turn else (row[0], None)
+        else:
+            self._doubt = doubt
+            if last:
+                row = connection.execute(query("write_holds_and_calls"), (*last[0][1], *writes)).fetchone()
+            else:
+                row = connection.execute(query("write_holds"), writes).fetchone()
+            self._doubt = None
+            found, numbers = (None, None) if row is None else row[:2]
+        if found is None:
+            self._counter.missed()
+            return None
+        return self._done(doubt, holds, found, numbers)
+
+    def _statements(self, batch: Batch, sheets: Sequence[Sheet]) -> tuple[Doubt, list[Statement]]:
         outcomes: list[Outcome] = [Receipt(written=len(sheet.lines)) for sheet in sheets]
         lines = [one for sheet in sheets for one in sheet.lines if one is not None]
         if not lines:
-            return _Doubt(None, batch, outcomes), []
+            return Doubt(None, batch, outcomes), []
         items = [item for sheet in sheets for item in sheet.items if isinstance(item, Entry)]
         link = link_hash(self._hash, [one.chained for one in lines], [])
         values = self._writer_id, self._batch_no, link, *arrays(lines, list(map(response_key, items)), self._calendar)
-        return _Doubt(link, batch, outcomes), [(query("write_calls"), values)]
+        return Doubt(link, batch, outcomes), [(query("write_calls"), values)]
 
     def _commit(
-        self, connection: Connection, doubt: _Doubt, last: list[Statement], holds: HoldsSheet | None
+        self, connection: Connection, doubt: Doubt, last: list[Statement], holds: HoldsSheet | None
     ) -> list[Task[Any]]:
         """Runs the `last` statements and commits, all at once, as others may wait; returns the asks that are decided.
         Without work on holds a single statement is a transaction of its own."""
-        batch = doubt.batch
-        writes = None if holds is None else holds.writes()
-        numbers: str | None = None
+        writes = None if holds is None else holds.writes(always=False)
+        turn = numbers = None
         if last or writes is not None:
             self._doubt = doubt
             if holds is None and not connection.info.transaction_status:
                 for statement, values in last:
                     connection.execute(statement, values)
             else:
-                numbers = _ended(connection, last, writes)
+                turn, numbers = _ended(connection, last, writes)
             self._doubt = None
+        return self._done(doubt, holds, turn, numbers)
+
+    def _done(self, doubt: Doubt, holds: HoldsSheet | None, turn: int | None, numbers: str | None) -> list[Task[Any]]:
+        """The transaction stands."""
         if doubt.link is not None:
             self._written(doubt.link)
-        if batch.outcomes is None:
-            batch.outcomes = doubt.outcomes
-        return [] if holds is None else holds.committed(numbers, wrote=writes is not None)
+        if doubt.batch.outcomes is None:
+            doubt.batch.outcomes = doubt.outcomes
+        return [] if holds is None else holds.committed(turn, numbers)
 
     def _write_carefully(
         self,
@@ -357,7 +368,9 @@ class Book:
         for job, sheet in zip(jobs, sheets, strict=True):
             settled = job if isinstance(job, SettleJob) and sheet.error is None else None
             try:
-                new = holds is not None and settled is not None and holds.till.check(settled.call_id, settled.settlement)
+                new = (
+                    holds is not None and settled is not None and holds.till.check(settled.call_id, settled.settlement)
+                )
                 outcomes.append(leaf.enter(sheet))
             except TallyError as error:
                 outcomes.append(error)
@@ -387,8 +400,10 @@ class Book:
         self._batch_no, self._hash = self._batch_no + 1, link
 
 
-def _ended(connection: Connection, last: Sequence[Statement], writes: Sequence[Any] | None) -> str | None:
-    """Ends a transaction in one round trip; returns the numbers of those that are new in the line."""
+def _ended(
+    connection: Connection, last: Sequence[Statement], writes: Sequence[Any] | None
+) -> tuple[int | None, str | None]:
+    """Ends a transaction in one round trip; returns the turn and the numbers of those that are new in the line."""
     asked = None
     with connection.pipeline():
         for statement, values in last:
@@ -397,23 +412,23 @@ def _ended(connection: Connection, last: Sequence[Statement], writes: Sequence[A
             asked = connection.execute(query("write_holds"), writes)
         connection.execute("COMMIT")
     row = None if asked is None else asked.fetchone()
-    return None if row is None else row[0]
+    return (None, None) if row is None else (row[0], row[1])
 
 
 def _settled(jobs: Iterable[Job], holds: HoldsSheet) -> bool:
     """Ends the holds of new settlements; False when some are not new, or in conflict, which needs care."""
-    jobs = [job for job in jobs if isinstance(job, SettleJob)]
+    settling = [job for job in jobs if isinstance(job, SettleJob)]
     try:
-        if not all(holds.till.check(job.call_id, job.settlement) for job in jobs):
+        if not all(holds.till.check(job.call_id, job.settlement) for job in settling):
             return False
     except TallyError:
         return False
-    for job in jobs:
+    for job in settling:
         holds.till.settle(job.call_id, job.settlement)
     return True
 
 
-def _told(batch: _Batch, decided: Sequence[Task[Any]]) -> list[Task[Any]]:
+def _told(batch: Batch, decided: Sequence[Task[Any]]) -> list[Task[Any]]:
     """The tasks that are done, with what became of them."""
     for job, outcome in zip(batch.jobs, batch.outcomes or (), strict=True):
         if isinstance(outcome, Receipt):

@@ -137,7 +137,11 @@ class Link:
     def _settings(self) -> str:
         wait = int(self._timeout * 1000)
         # Every commit is on the server's disk before it is acknowledged, whatever the server's own setting.
-        settings = f"SET search_path TO {SCHEMA}; SET lock_timeout TO {wait}; SET synchronous_commit TO on;"
+        # Who has waited for a lock must see what was committed meanwhile.
+        settings = (
+            f"SET search_path TO {SCHEMA}; SET lock_timeout TO {wait}; SET synchronous_commit TO on; "
+            "SET default_transaction_isolation TO 'read committed';"
+        )
         mode = " SET default_transaction_read_only TO on;" if self._read_only else ""
         return settings + mode
 

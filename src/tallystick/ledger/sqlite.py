@@ -26,6 +26,7 @@ from tallystick.ledger.book import Book, read_corrections
 from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
 from tallystick.ledger.hold import Account, Ask, Charge, Granted, Hold, Refused, Seed, Settlement, Stale
+from tallystick.ledger.holds_budgets import CHANGES
 from tallystick.ledger.holds_line import AskJob, Extend, Release
 from tallystick.ledger.holds_sqlite import (
     Counter,
@@ -51,6 +52,7 @@ DEFAULT_TIMEOUT: Final = 5.0
 """So many seconds an append waits for another process to finish writing."""
 
 _CHECKPOINT_BYTES: Final = 8_000_000
+_CHECKPOINT_SECONDS: Final = 0.5
 _CHECKPOINT_PAGES: Final = 16_000
 _JOINED: Final = "SELECT call_id, started_us, recorded_us, run, body FROM entry WHERE call_id = ?"
 
@@ -100,6 +102,7 @@ class SqliteLedger:
         self._timeout = timeout
         self._read_only = read_only
         self._closed = False
+        self._checkpoint_at = 0.0
         self._desk = _Desk(self._path)
         self._group = GroupCommit(self._commit, self._sync, self._checkpoint, self)
         if zone is not None:
@@ -224,12 +227,16 @@ class SqliteLedger:
     def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
         """Adds or changes a budget. See `Ledger.put_budget`."""
         with self._holding() as sheet:
-            return sheet.put_budget(budget, seeds)
+            budgets = sheet.put_budget(budget, seeds)
+        CHANGES.note()
+        return budgets
 
     def drop_budget(self, budget_id: str) -> Budgets:
         """Takes a budget away. See `Ledger.drop_budget`."""
         with self._holding() as sheet:
-            return sheet.drop_budget(budget_id)
+            budgets = sheet.drop_budget(budget_id)
+        CHANGES.note()
+        return budgets
 
     def flush(self) -> None:
         """Returns when everything submitted so far is safe from a power cut."""
@@ -415,9 +422,13 @@ class SqliteLedger:
     def _checkpoint(self) -> None:
         """Moves a long log into the file, here rather than in somebody's commit. It is no matter if it cannot."""
         with contextlib.suppress(sqlite3.OperationalError, OSError):
+            now = time.monotonic()
+            if now < self._checkpoint_at:  # the log's file stays as long as it was when all of it has been moved
+                return
             wal = self._path.with_name(self._path.name + "-wal")
             if wal.stat().st_size < _CHECKPOINT_BYTES or not self._desk.reading.acquire(blocking=False):
                 return
+            self._checkpoint_at = now + _CHECKPOINT_SECONDS
             try:
                 if self._desk.reader is not None:
                     self._desk.reader.execute("PRAGMA wal_checkpoint(PASSIVE)")

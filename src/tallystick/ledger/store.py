@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -30,6 +33,8 @@ _WORDS: Final = {
     sqlite3.SQLITE_IOERR: ("cannot be read or written, the disk failed", "Check the disk and its free space."),
     sqlite3.SQLITE_NOLFS: ("has reached the largest size its disk allows", "Move it to another disk."),
 }
+_TOGETHER: Final = (64, 32, 16, 8, 4, 2, 1)
+_ROW: Final = re.compile(r"VALUES (\([?, ]+\))")
 _NOT_WRITTEN: Final = "Nothing of this was entered; what was there before is intact."
 
 
@@ -175,6 +180,22 @@ def _migrate(connection: sqlite3.Connection, timeout: float) -> None:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Executes an INSERT of one row for all these rows, many at a time: Python lets other threads run during each step,
+    and a crowd of them would do so between any two rows."""
+    done = 0
+    for size in _TOGETHER:
+        while len(rows) - done >= size:
+            values = list(chain.from_iterable(rows[done : done + size]))
+            connection.execute(_for_rows(statement, size), values)
+            done += size
+
+
+@cache
+def _for_rows(statement: str, count: int) -> str:
+    return _ROW.sub(lambda found: "VALUES " + ", ".join([found[1]] * count), statement)
 
 
 def get_state(connection: sqlite3.Connection, namespace: str, key: str) -> str | None:

@@ -7,7 +7,6 @@ asked for that waits for it.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +23,12 @@ SYNC_DELAY: Final = 0.03
 
 POLL: Final = 0.002
 """While tasks stand in the line, it is asked so often (in seconds) whether they are due."""
+
+GATHER: Final = 0.001
+"""While many ask at once, a commit waits so many seconds for more of them."""
+
+CROWD: Final = 8
+"""So many asks in one commit are many."""
 
 MAX_BATCH: Final = 4000
 """About this many items are committed together; a single append is never split."""
@@ -55,14 +60,14 @@ class Task(Generic[R]):
 
     def finish(self) -> None:
         """Tells the outcome to who waits."""
-        if self.future.done():
-            return
-        # Whoever has cancelled meanwhile does not want to know.
-        with contextlib.suppress(InvalidStateError):
+        try:
             if self.error is None and self.receipt is not None:
                 self.future.set_result(self.told)
             else:
                 self.future.set_exception(self.error or _broken())
+        except InvalidStateError:
+            # Whoever has cancelled meanwhile does not want to know, and nobody is told twice.
+            return
 
 
 class Job(Task[Receipt]):
@@ -138,20 +143,39 @@ class GroupCommit:
         self._syncing = False
         self._urgent = False
         self._closing = False
+        self._ended = False
+        self._sleeping = False
+        self._crowd = 0
         self._poked = False
         self._threads: list[threading.Thread] = []
         self._fault: TallyError | None = None
 
     def submit(self, task: Task[Any]) -> None:
         """Queues a task. Raises LedgerUnavailable after `close` or when the disk failed to keep what was written."""
+        if self._fault is not None:
+            raise self._fault
+        if self._closing:
+            raise _closed()
+        # Without the lock, for which a crowd would queue. The writer looks at the queue once more after it has said
+        # that it sleeps, and so does who ends it; so what is put here is seen by them, or they are seen here.
+        self._queue.append(task)
+        if self._sleeping or not self._threads or self._ended:
+            self._wake(task)
+
+    def _wake(self, task: Task[Any]) -> None:
         with self._work:
-            if self._fault is not None:
-                raise self._fault
-            if self._closing:
-                raise LedgerUnavailable("The ledger is closed.", money="Nothing was entered.", todo="Open it again.")
-            self._queue.append(task)
-            self._start()
-            self._work.notify()
+            if not self._ended:
+                self._start()
+                self._work.notify()
+                # It is called once; it finds the rest in the queue.
+                self._sleeping = False
+                return
+            try:
+                self._queue.remove(task)
+            except ValueError:
+                # The writer has seen it, and tells what became of it.
+                return
+        raise self._fault or _closed()
 
     def touched(self) -> None:
         """Something was committed outside the queue; it is synced like the rest, and who waits is looked at."""
@@ -176,6 +200,7 @@ class GroupCommit:
         """Writes and syncs what is queued, and ends the threads. Who still waits in the line is told so."""
         with self._work:
             self._closing = True
+            self._ended = self._ended or not self._threads
             self._work.notify()
             self._unsynced.notify()
         for thread in self._threads:
@@ -208,6 +233,8 @@ class GroupCommit:
                 if not whole:
                     done = [*tasks, *self._give_up()]
                 self._settle(done)
+                if not whole:
+                    self._rest()
         for task in self._left_waiting():
             task.finish()
 
@@ -218,14 +245,22 @@ class GroupCommit:
             self._working = False
             if self._idle():
                 self._calm.notify_all()
-            self._work.wait_for(lambda: self._queue or self._closing or self._poked, POLL if waiting else None)
-            tasks = self._take()
-            if not tasks and self._closing:
+            if not (self._queue or self._closing or self._poked):
+                self._sleeping = True
+                self._work.wait_for(lambda: self._queue or self._closing or self._poked, POLL if waiting else None)
+                self._sleeping = False
+            if 2 * len(self._queue) < self._crowd >= CROWD and not (self._closing or self._poked):
+                # Most of those who asked last are on their way back; one commit for them costs less than several.
+                self._work.wait(GATHER)
+            if self._closing:
+                self._ended = not self._queue
+            if self._ended and not self._queue:
                 # The syncer may wait for the writer's last word.
                 self._unsynced.notify()
                 return None
+            self._ended = False
             self._working = True
-            return tasks
+            return self._take()
 
     def _due(self) -> bool:
         poked, self._poked = self._poked, False
@@ -235,30 +270,46 @@ class GroupCommit:
         """No more is taken in; returns what nobody will write."""
         with self._work:
             self._fault = _broken()
-            self._working = False
-            left = [*self._queue, *self._left_waiting()]
-            self._queue.clear()
+            self._ended = True
+            left = [*self._drained(), *self._left_waiting()]
             self._calm.notify_all()
             return left
+
+    def _rest(self) -> None:
+        with self._work:
+            self._working = False
+            self._unsynced.notify()
 
     def _left_waiting(self) -> list[Task[Any]]:
         return [] if self._line is None else self._line.leave()
 
     def _take(self) -> list[Task[Any]]:
+        queue = self._queue
         tasks: list[Task[Any]] = []
-        size = 0
-        while self._queue and (not tasks or size + self._queue[0].size <= MAX_BATCH):
-            task = self._queue.popleft()
-            tasks.append(task)
-            size += task.size
+        room = MAX_BATCH
+        while queue:
+            room -= queue[0].size
+            if room < 0 and tasks:
+                break
+            tasks.append(queue.popleft())
+        self._crowd = max(sum([task.durable for task in tasks]), self._crowd * 3 // 4)
+        return tasks
+
+    def _drained(self) -> list[Task[Any]]:
+        tasks: list[Task[Any]] = []
+        while self._queue:
+            tasks.append(self._queue.popleft())
         return tasks
 
     def _settle(self, done: Sequence[Task[Any]]) -> None:
         later: list[Task[Any]] = []
         now: list[Task[Any]] = []
+        written = False
         for task in done:
-            (later if task.durable and task.error is None and task.receipt is not None else now).append(task)
-        if later or any(task.receipt is not None for task in now):
+            stands = task.error is None and task.receipt is not None
+            written = written or stands
+            (later if stands and task.durable else now).append(task)
+        if written:
             with self._work:
                 self._committed += later
                 self._dirty = True
@@ -269,9 +320,7 @@ class GroupCommit:
     def _keep(self) -> None:
         while True:
             with self._work:
-                self._unsynced.wait_for(
-                    lambda: self._dirty or (self._closing and not self._queue and not self._working)
-                )
+                self._unsynced.wait_for(lambda: self._dirty or (self._closing and self._ended and not self._working))
                 if not self._dirty:
                     return
                 self._unsynced.wait_for(lambda: self._committed or self._urgent or self._closing, SYNC_DELAY)
@@ -296,6 +345,10 @@ class GroupCommit:
                 self._syncing = False
                 if self._fault is not None or self._idle():
                     self._calm.notify_all()
+
+
+def _closed() -> LedgerUnavailable:
+    return LedgerUnavailable("The ledger is closed.", money="Nothing was entered.", todo="Open it again.")
 
 
 def _broken() -> LedgerUnavailable:

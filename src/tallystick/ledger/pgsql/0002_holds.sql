@@ -40,15 +40,16 @@ CREATE TABLE rolled (
 );
 
 -- One row per hold, and per call that was charged without one (owner ''). parts (JSON) are what it has to do with each
--- account, settlement a digest of the charges that ended it.
+-- account, settlement a digest of the charges that ended it. id grows with time; it needs no index, as only a list of
+-- all holds is in its order.
 CREATE TABLE hold (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id bigint GENERATED ALWAYS AS IDENTITY,
     authorised_us bigint NOT NULL,
     expires_us bigint NOT NULL,
     output bigint NOT NULL,
     state smallint NOT NULL,
     unlearned smallint NOT NULL,
-    hold_id text COLLATE "C" NOT NULL UNIQUE,
+    hold_id text COLLATE "C" PRIMARY KEY,
     owner text COLLATE "C" NOT NULL,
     payload text NOT NULL,
     parts text NOT NULL,
@@ -71,14 +72,21 @@ CREATE TABLE waiter (
     places text NOT NULL
 );
 
+-- Grows with each piece of work on holds: who finds it as he left it knows that everything else is, too.
+CREATE SEQUENCE hold_turn;
+-- As long as none was taken the first looks like the one before it.
+SELECT nextval('hold_turn');
+
 -- Begins work on holds: takes the lock and reads what the work is about: the holds `ids` (JSON list), the accounts in
 -- `ranges` (JSON list of budget_id, value, first and last period) and in the parts of those holds, and the asks of others
 -- that wait. Each statement sees all that was committed before the lock was had.
 CREATE FUNCTION open_holds(
-    me text, ids text, ranges text, OUT version text, OUT holds text, OUT accounts text, OUT others text
+    me text, ids text, ranges text,
+    OUT turn bigint, OUT version text, OUT holds text, OUT accounts text, OUT others text
 ) LANGUAGE plpgsql SET enable_seqscan TO off AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(1413565529, 5);
+    SELECT last_value INTO turn FROM hold_turn;
     SELECT value INTO version FROM state WHERE namespace = 'ledger' AND key = 'budgets';
     SELECT json_agg(json_build_array(
         hold_id, state, owner, authorised_us, expires_us, output, unlearned, payload, parts, settlement
@@ -101,27 +109,34 @@ BEGIN
     SELECT json_agg(json_build_array(id, places)) INTO others FROM waiter WHERE owner <> me;
 END $$;
 
--- Ends work on holds: writes what was changed, all of it JSON lists or null: rows of hold and account, numbers of
--- asks whose wait is over, and new ones that wait (seconds, places), whose numbers it returns. With `wake` the others
--- are told to look again.
+-- Ends work on holds: writes what was changed, all of it JSON lists or null: rows of holds that are not there yet, of
+-- those that are, and of accounts; numbers of asks whose wait is over, and new ones that wait (seconds, places), whose
+-- numbers it returns. With `wake` the others are told to look again. Whoever has not got the lock names the turn he has
+-- worked from; where that is over nothing is written, and `turn` comes back null.
 CREATE FUNCTION write_holds(
-    me text, beat boolean, new_holds text, new_accounts text, served text, waiters text, wake boolean
-) RETURNS text LANGUAGE plpgsql SET enable_seqscan TO off AS $$
-DECLARE
-    numbers text;
+    me text, worked_from bigint, beat boolean, new_holds text, changed_holds text, changed_accounts text, served text,
+    waiters text, wake boolean, OUT turn bigint, OUT numbers text
+) LANGUAGE plpgsql SET enable_seqscan TO off AS $$
 BEGIN
+    IF worked_from IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(1413565529, 5);
+        IF worked_from <> (SELECT last_value FROM hold_turn) THEN
+            RETURN;
+        END IF;
+    END IF;
+    turn := nextval('hold_turn');
     -- Who asked for a number of a word switched this off.
     PERFORM set_config('synchronous_commit', 'on', true);
     IF beat THEN
         INSERT INTO owner (owner, seen) VALUES (me, clock_timestamp())
         ON CONFLICT ON CONSTRAINT owner_pkey DO UPDATE SET seen = excluded.seen;
     END IF;
-    IF new_accounts IS NOT NULL THEN
+    IF changed_accounts IS NOT NULL THEN
         INSERT INTO account (budget_id, value, period, seed, settled, suspect, held, unlearned, overdraft)
         SELECT
             one ->> 0, one ->> 1, one ->> 2, (one ->> 3)::numeric, (one ->> 4)::numeric, (one ->> 5)::numeric,
             (one ->> 6)::numeric, (one ->> 7)::bigint, (one ->> 8)::numeric
-        FROM json_array_elements(new_accounts::json) AS one
+        FROM json_array_elements(changed_accounts::json) AS one
         ON CONFLICT (budget_id, value, period) DO UPDATE SET
             settled = excluded.settled, suspect = excluded.suspect, held = excluded.held,
             unlearned = excluded.unlearned, overdraft = excluded.overdraft;
@@ -133,10 +148,13 @@ BEGIN
         SELECT
             one ->> 0, (one ->> 1)::smallint, one ->> 2, (one ->> 3)::bigint, (one ->> 4)::bigint,
             (one ->> 5)::bigint, (one ->> 6)::smallint, one ->> 7, one ->> 8, one ->> 9
-        FROM json_array_elements(new_holds::json) WITH ORDINALITY AS listed (one, place) ORDER BY place
-        ON CONFLICT (hold_id) DO UPDATE SET
-            state = excluded.state, owner = excluded.owner, expires_us = excluded.expires_us,
-            output = excluded.output, parts = excluded.parts, settlement = excluded.settlement;
+        FROM json_array_elements(new_holds::json) WITH ORDINALITY AS listed (one, place) ORDER BY place;
+    END IF;
+    IF changed_holds IS NOT NULL THEN
+        UPDATE hold SET
+            state = (one ->> 1)::smallint, owner = one ->> 2, expires_us = (one ->> 4)::bigint,
+            output = (one ->> 5)::bigint, parts = one ->> 8, settlement = one ->> 9
+        FROM json_array_elements(changed_holds::json) AS one WHERE hold_id = one ->> 0;
     END IF;
     IF served IS NOT NULL THEN
         DELETE FROM waiter WHERE id IN (SELECT json_array_elements_text(served::json)::bigint);
@@ -153,5 +171,4 @@ BEGIN
     IF wake THEN
         PERFORM pg_notify('tallystick_holds', '');
     END IF;
-    RETURN numbers;
 END $$;

@@ -1,10 +1,23 @@
 -- Named queries about holds; each begins with a line `-- name: ...`.
 
 -- name: open_holds
-SELECT version, holds, accounts, others FROM open_holds(%s, %s, %s);
+SELECT turn, version, holds, accounts, others FROM open_holds(%s, %s, %s);
 
 -- name: write_holds
-SELECT write_holds(%s, %s, %s, %s, %s, %s, %s);
+SELECT turn, numbers FROM write_holds(%s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: write_holds_and_calls
+SELECT turn, numbers, CASE WHEN turn IS NOT NULL THEN write_calls(
+    %s, %s, %s,
+    %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[],
+    %s::smallint[], %s::smallint[], %s::smallint[], %s::bigint[], %s::integer[], %s::bigint[], %s::bigint[],
+    %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::integer[], %s::integer[],
+    %s::uuid[], %s::integer[], %s::integer[], %s::text[], %s::bigint[]
+) END
+FROM write_holds(%s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: turn
+SELECT last_value FROM hold_turn;
 
 -- name: hold_record
 SELECT hold_id, state, owner, authorised_us, expires_us, output, unlearned, payload, parts, settlement
