@@ -2,12 +2,7 @@
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
-MODEL ?= gpt-4o
-EXAMPLE := benchmarks/data/prompt.txt
-REPLY := Twelve oak boards, three litres of linseed oil, delivery. 222.00 + 29.85 + 35.00 = 286.85: the sum is right.
-MODELS ?= gpt-4o,gpt-5.2,claude-sonnet-5,gemini-2.5-pro
-TEXT ?=
-ANSWER ?=
+PORT ?= 4100
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -15,12 +10,15 @@ PINS := pyproject.toml constraints.txt
 WORKERS ?= 2
 LITELLM := 1.109.1
 GENAI := 0.2.3
+OPENAI := 3.54.0
+ROUNDS ?= 50
+SMALL := agentbudget==0.4.0 floe-guard==0.25.2 agent-budget-guard==0.2.0 tokenbudget==0.1.2 openai==3.54.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format mutants bench catalog constraints clean
+.PHONY: help run test lint format mutants bench bench-capture bench-gateway matrix bench-budgets chaos catalog constraints clean
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -44,10 +42,8 @@ $(VENV)/.tools: $(VENV)/.made $(PINS)
 	@$(PIP) install --constraint constraints.txt --editable . --group dev
 	@touch $(VENV)/.ready $@
 
-run: $(VENV)/.ready ## count and price a text, e.g. make run TEXT=prompt.txt MODEL=gpt-5.2
-	@$(BIN)/tally explain --model '$(MODEL)' --file '$(or $(TEXT),$(EXAMPLE))' $(if $(or $(ANSWER),$(if $(TEXT),,yes)),--answer '$(or $(ANSWER),$(REPLY))')
-	@echo; echo "The same text on other models, with an answer of 500 tokens:"
-	@$(BIN)/tally compare --models '$(MODELS)' '$(or $(TEXT),$(EXAMPLE))'
+run: $(VENV)/.ready ## the gateway on http://127.0.0.1:4100 with the ledger in force; make run PORT=4200
+	@$(BIN)/tally up --port $(PORT)
 
 test: $(VENV)/.tools ## all checks: ruff, mypy, tests, coverage of core and wire
 	@status=0; $(MAKE) --no-print-directory lint || status=1; \
@@ -65,9 +61,53 @@ format: $(VENV)/.tools ## lay out the code
 mutants: $(VENV)/.tools ## do the tests notice when core and wire are broken?
 	@$(BIN)/python benchmarks/mutants.py
 
+build/matrix-venv/.ready: $(VENV)/.made $(PINS)
+	@echo "Making build/matrix-venv: older clients, LiteLLM, LangChain"
+	@$(BIN)/python -m venv build/matrix-venv
+	@build/matrix-venv/bin/python -m pip install -qq --disable-pip-version-check --editable . \
+	  openai==2.54.0 litellm==1.106.2 langchain-openai brotli
+	@touch $@
+
+matrix: $(VENV)/.tools build/matrix-venv/.ready ## every client by every case, older clients too; 10,000 calls at once
+	@MATRIX_CALLS=10000 $(BIN)/python -m pytest -n $(WORKERS) tests/matrix
+	@timeout -k 10 900 build/matrix-venv/bin/python tests/matrix/matrix_script.py
+
+build/peers/capture.ready: $(VENV)/.made
+	@echo "Making the environments of the other ways to capture calls"
+	@for peer in otel openinference litellm-callback; do $(BIN)/python -m venv build/peers/$$peer || exit 1; done
+	@build/peers/otel/bin/python -m pip install -qq --disable-pip-version-check --pre \
+	  opentelemetry-instrumentation-genai-openai
+	@build/peers/otel/bin/python -m pip install -qq --disable-pip-version-check openai==$(OPENAI) opentelemetry-sdk
+	@build/peers/openinference/bin/python -m pip install -qq --disable-pip-version-check \
+	  openinference-instrumentation-openai openai==$(OPENAI) opentelemetry-sdk
+	@build/peers/litellm-callback/bin/python -m pip install -qq --disable-pip-version-check litellm==1.106.2 mcp
+	@touch $@
+
+bench-capture: $(VENV)/.tools build/peers/capture.ready ## what each way of capturing records of what was served, and costs
+	@$(BIN)/python benchmarks/capture.py --docs docs/explanation/capture-matrix.md --profile
+
 bench: $(VENV)/.tools ## every benchmark but the mutants
-	@for script in $(filter-out benchmarks/mutants.py benchmarks/_%,$(sort $(wildcard benchmarks/*.py))); do \
+	@for script in $(filter-out benchmarks/mutants.py benchmarks/chaos.py benchmarks/budgets.py benchmarks/budget_trace.py benchmarks/_%,$(sort $(wildcard benchmarks/*.py))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+build/peers/%/bin/python:
+	@$(PYTHON) -m venv build/peers/$*
+	@$@ -m pip install -qq --disable-pip-version-check $(if $(filter budgets,$*),$(SMALL),litellm==1.106.2)
+
+bench-budgets: $(VENV)/.tools build/peers/budgets/bin/python build/peers/litellm/bin/python ## can a budget be overspent? beside other libraries
+	@$(BIN)/python benchmarks/budgets.py
+	@$(BIN)/python benchmarks/budget_trace.py
+
+build/peers/tensorzero/bin/python:
+	@$(PYTHON) -m venv build/peers/tensorzero
+	@$@ -m pip install -qq --disable-pip-version-check tensorzero
+
+bench-gateway: $(VENV)/.tools build/peers/tensorzero/bin/python ## what a request and a chunk cost through gateways
+	@$(BIN)/python benchmarks/gateway.py
+
+chaos: $(VENV)/.tools ## what is lost when processes die, disks fill up, the power goes? ROUNDS=50
+	@$(BIN)/python benchmarks/chaos.py --rounds $(ROUNDS) --power $(ROUNDS)
+	@$(BIN)/python benchmarks/chaos.py --rounds $(ROUNDS) --store postgres
 
 catalog: $(VENV)/.tools ## rebuild the catalogue snapshot from downloaded sources; say what changed
 	@rm -rf build/sources && mkdir -p build/sources

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 import openai
 
@@ -159,6 +160,8 @@ def main():
     if given.mode != "chat":
         request["stream"] = True
     tally = run(create, refusals, request, given.mode, given.calls)
+    # Some count in threads of their own.
+    time.sleep(1)
     print(json.dumps({**tally.counts, "claimed_usd": float(claimed()), "said": tally.said}), flush=True)
     # What a library still does in threads of its own is no part of this.
     os._exit(0)

@@ -172,9 +172,7 @@ def parse_config(text: str, path: Path | None = None) -> Config:
     told = _alerts(table.get("alerts", {}), where)
     named = _tables(table.get("upstreams", {}), "upstreams", where)
     (gateway,) = _tables({"gateway": table.get("gateway", {})}, "", where).values()
-    return Config(
-        path, table.get("ledger"), table.get("timezone"), tuple(cards), budgets, wait, told, named, gateway
-    )
+    return Config(path, table.get("ledger"), table.get("timezone"), tuple(cards), budgets, wait, told, named, gateway)
 
 
 def _tables(table: object, section: str, where: str) -> dict[str, dict[str, object]]:

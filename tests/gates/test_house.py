@@ -31,7 +31,10 @@ MOUNTS = {"gateway.app"}
 
 BROAD = {
     # file under src/tallystick: how many broad excepts it may have, and why
-    "metering/callmeter.py": (7, "promise 6: ask, outgoing, answered, feed, close, settle, update; counted in meter.faults"),
+    "metering/callmeter.py": (
+        7,
+        "promise 6: ask, outgoing, answered, feed, close, settle, update; counted in meter.faults",
+    ),
     "metering/meter.py": (1, "promise 6: a request we cannot read is sent all the same; counted in meter.faults"),
     "tokens/encodings.py": (4, "tiktoken panics with a BaseException on odd texts; the next backend counts instead"),
 }

@@ -95,7 +95,7 @@ def test_without_any_place_for_it_an_entry_is_lost_but_counted(tmp_path):
     assert meter.missed == 1
 
 
-@pytest.mark.parametrize("seam", ["ids", "catalog", "reader", "feed", "close"])
+@pytest.mark.parametrize("seam", ["ids", "catalog", "reader", "take", "close"])
 def test_wherever_metering_breaks_the_bytes_pass(monkeypatch, seam):
     def broken(*args, **options):
         raise ZeroDivisionError(seam)
@@ -106,7 +106,7 @@ def test_wherever_metering_breaks_the_bytes_pass(monkeypatch, seam):
         meter = Meter(ledger, broken if seam == "catalog" else catalog, stream_usage=False, **options)
         if seam == "reader":
             monkeypatch.setattr("tallystick.metering.callmeter.reader_for", broken)
-        elif seam in ("feed", "close"):
+        elif seam in ("take", "close"):
             monkeypatch.setattr(f"tallystick.metering.callmeter.Reader.{seam}", broken)
         call = meter.call("POST", URL, {}, STREAM)
         if seam == "ids":

@@ -23,6 +23,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from tallystick.capture.attempt import Begin, MeterFor, lowered, original, ours, rewrite, settled, waited
 from tallystick.capture.patching import Patches
 from tallystick.metering.callmeter import CallMeter
+from tallystick.metering.growing import grown
 from tallystick.metering.leave import Denied
 
 _Handler = Callable[[ClientRequest], Awaitable[ClientResponse]]
@@ -272,6 +273,8 @@ class Content(StreamReader):
         try:
             if self._call.settled is not None and (self._over or self._call.ended):
                 await waited(self._call.settled)
+            elif self._call.pause is not None:
+                await grown(self._call.pause)
         finally:
             for data, end in ready:
                 self.feed_data(data)

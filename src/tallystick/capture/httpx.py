@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from contextvars import ContextVar
@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from tallystick.capture.patching import Patches
+from tallystick.metering.bench import ADMITTED
 from tallystick.metering.callmeter import CallMeter
+from tallystick.metering.growing import grown
 from tallystick.metering.leave import Denied
 from tallystick.metering.meter import Meter
 from tallystick.wire.routes import route
@@ -83,25 +85,49 @@ def module_of(instance: object) -> ModuleType | None:
     return None
 
 
-def metered(request: Any) -> bool:
-    """Whether a request may be a call at all, or fetch the result of one, and no other transport meters it."""
+def _metered(request: Any) -> str | None:
+    """The URL of a request that may be a call, or fetch the result of one, if no other transport meters it."""
     if metered_around.get():
-        return False
+        return None
     url = str(request.url)
-    return "/responses/" in url or route(request.method, url) is not None
+    return url if "/responses/" in url or route(request.method, url) is not None else None
+
+
+class Lowered(Mapping[str, str]):
+    """Headers by their names in lower case. A meter looks at few of them, so a value is read when it is asked for."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = {name.lower(): value for name, value in raw}
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.encode("latin-1")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A header's value, or the default."""
+        value = self._raw.get(name.encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
 
 def send(meter_for: MeterFor, module: ModuleType, inner: Callable[[Any], Any], request: Any) -> Any:
     """Sends a request through the real transport, with a meter on it."""
-    if not metered(request):
+    url = _metered(request)
+    if url is None:
         return inner(request)
-    call = _begun(meter_for, request, _body(request, read=True))
+    call = _begun(meter_for, url, request, _body(request, read=True))
     if call is None:
         return inner(request)
     token = metered_around.set(True)
     try:
-        verdict = call.ask().result()
-        if isinstance(verdict, Denied):
+        asked = call.ask()
+        if asked is not ADMITTED and isinstance(verdict := asked.result(), Denied):
             refused = _refused(module, call, verdict)
             _settled(call.settled)
             return refused
@@ -116,12 +142,13 @@ def send(meter_for: MeterFor, module: ModuleType, inner: Callable[[Any], Any], r
 
 async def send_async(meter_for: MeterFor, module: ModuleType, inner: Callable[[Any], Any], request: Any) -> Any:
     """Like `send`, on an event loop."""
-    if not metered(request):
+    url = _metered(request)
+    if url is None:
         return await inner(request)
     body = _body(request, read=False)
     if body is None:
         body = await request.aread()
-    call = _begun(meter_for, request, body)
+    call = _begun(meter_for, url, request, body)
     if call is None:
         return await inner(request)
     token = metered_around.set(True)
@@ -142,9 +169,8 @@ async def send_async(meter_for: MeterFor, module: ModuleType, inner: Callable[[A
     return _followed(module, call, response, streams(module)[1])
 
 
-def _begun(meter_for: MeterFor, request: Any, body: bytes) -> CallMeter | None:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers.raw}
-    return meter_for().call(request.method, str(request.url), headers, body)
+def _begun(meter_for: MeterFor, url: str, request: Any, body: bytes) -> CallMeter | None:
+    return meter_for().call(request.method, url, Lowered(request.headers.raw), body)
 
 
 def _body(request: Any, *, read: bool) -> Any:
@@ -179,12 +205,11 @@ def _refused(module: ModuleType, call: CallMeter, denied: Denied) -> Any:
 
 
 def _followed(module: ModuleType, call: CallMeter, response: Any, stream: type) -> Any:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
-    handed = call.answered(response.status_code, headers)
     raw = response.headers.raw
+    handed = call.answered(response.status_code, Lowered(raw))
     if handed is not None:
         raw = [(name, value) for name, value in raw if name.decode("latin-1").lower() in handed]
-    if hasattr(response, "_content"):
+    if "_content" in vars(response):
         # A transport of a test gives a response that is read already; nobody would ask its stream.
         return module.Response(
             response.status_code, headers=raw, stream=stream(response.stream, call), extensions=response.extensions
@@ -202,6 +227,14 @@ def _settled(future: Future[Any] | None) -> None:
             future.result(WAIT)
         except Late:
             return
+
+
+async def _grown(pause: Future[int]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    await grown(pause)
 
 
 async def _awaited(future: Future[Any]) -> Any:
@@ -237,13 +270,16 @@ class Followed:
         try:
             for part in self._inner:
                 handed = feed(part)
-                if call.ended and not waited:
-                    waited = True
-                    _settled(call.settled)
-                if handed:
+                if call.ended:
+                    if not waited:
+                        waited = True
+                        _settled(call.settled)
+                    if handed:
+                        yield handed
+                    if call.cut:
+                        break
+                elif handed:
                     yield handed
-                if call.cut:
-                    break
             rest = call.close("end")
             _settled(call.settled)
             if rest:
@@ -274,14 +310,20 @@ class AsyncFollowed:
         try:
             async for part in self._inner:
                 handed = feed(part)
-                if call.ended and not waited:
-                    waited = True
-                    if call.settled is not None and not call.settled.done():
-                        await _awaited(call.settled)
-                if handed:
-                    yield handed
-                if call.cut:
-                    break
+                if call.ended:
+                    if not waited:
+                        waited = True
+                        if call.settled is not None and not call.settled.done():
+                            await _awaited(call.settled)
+                    if handed:
+                        yield handed
+                    if call.cut:
+                        break
+                else:
+                    if call.pause is not None:
+                        await _grown(call.pause)
+                    if handed:
+                        yield handed
             rest = call.close("end")
             if call.settled is not None and not call.settled.done():
                 await _awaited(call.settled)

@@ -60,6 +60,9 @@ class _Closed:
         """Refuses, and says why."""
         raise self._error
 
+    def flush(self) -> None:
+        """Nothing is pending."""
+
     def close(self) -> None:
         """Nothing to let go."""
 

@@ -113,7 +113,8 @@ class Stages:
         progress = self._reader.feed(data)
         text = "" if progress is None else progress.text_delta
         if progress is not None:
-            self._delivered.add(text, progress.output_bytes)
+            self._delivered.pieces.append(text)
+            self._delivered.add(progress.output_bytes)
         new = self._delivered.tokens()
         added, self._tokens = new - self._tokens, new
         if self._pieces <= SHOWN:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 SILENCE: Final = timedelta(hours=1)
 """A run below another one is looked for up to so long after the last call of the tree."""
 
-READ_UP_TO: Final = 50_000
+READ_UP_TO: Final = 20_000
+ORPHANS: Final = 2_000
+"""Among so many of the newest calls a run is looked for that made none itself."""
+
 CALLS: Final = 1_000
 DEPTH: Final = 50
 
@@ -136,12 +139,12 @@ def _orphan(ledger: Ledger, run_id: str) -> tuple[RunNode, bool] | None:
     """A run that made no call itself, but whose name others bear as their parent, among the newest calls."""
     root = RunNode(run_id, None)
     below: dict[str, RunNode] = {}
-    for entry in ledger.read(Query(limit=READ_UP_TO, newest_first=True)):
+    for entry in ledger.read(Query(limit=ORPHANS, newest_first=True)):
         if entry.parent_run == run_id and entry.run_id is not None and entry.run_id != run_id:
             below.setdefault(entry.run_id, RunNode(entry.run_id, run_id)).add(entry)
     if not below:
         return None
-    root.below = sorted(below.values(), key=lambda node: (rfc3339(node.started_at) if node.started_at else ""))
+    root.below = sorted(below.values(), key=lambda node: rfc3339(node.started_at) if node.started_at else "")
     return root, False
 
 

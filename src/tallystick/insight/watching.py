@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 2_000
 """At most so many new calls are shown by one look."""
 
-STREAK: Final = 100
+STREAK: Final = 30
 """After so many known calls in a row, newest first, the rest is taken to be known."""
+
+FEW: Final = 50
+"""So many calls are read where little has happened."""
+
+FIRST: Final = 500
+"""So many calls are known from the first look on."""
 
 KEPT: Final = 20_000
 SHOWN: Final = 200
@@ -38,9 +44,11 @@ class Seen(msgspec.Struct, frozen=True):
 
 class Watch:
     """Looks at a ledger again and again. `folder` is where its calls in flight lie. The first look shows no ended
-    calls: what was there before is known. Used by one thread at a time."""
+    calls: what was there before is known. At most `most` new calls are shown by one look. Used by one thread at a
+    time."""
 
-    def __init__(self, ledger: Ledger, folder: Path | None) -> None:
+    def __init__(self, ledger: Ledger, folder: Path | None, most: int = AT_ONCE) -> None:
+        self._most = most
         self._ledger = ledger
         self._folder = folder
         self._known: dict[str, None] = {}
@@ -52,11 +60,11 @@ class Watch:
         # Read before the ledger: a call that ends in between is found in both and shown once.
         flights = look_flights(self._folder)
         if not self._begun:
-            self._fresh(STREAK * 2)
+            self._fresh(FIRST)
             self._begun = True
             self._flying = flights.ids
             return Seen(flights)
-        found = self._fresh(AT_ONCE)
+        found = self._fresh(self._most)
         # A long call began before many that are known.
         for call_id in self._flying - flights.ids:
             if call_id not in self._known:
@@ -68,21 +76,27 @@ class Watch:
 
     def _fresh(self, most: int) -> list[Entry]:
         """The newest calls that were not known."""
-        found = []
-        streak = 0
-        for entry in self._ledger.read(Query(newest_first=True, limit=most)):
-            if entry.call_id in self._known:
-                streak += 1
-                if streak >= STREAK:
-                    break
-            else:
-                streak = 0
-                found.append(entry)
+        found, enough = self._newest(FEW)
+        if not enough:
+            found, _ = self._newest(most)
         for entry in reversed(found):
             self._known[entry.call_id] = None
-        while len(self._known) > KEPT:
+        while len(self._known) > KEPT + self._most:
             del self._known[next(iter(self._known))]
         return found
+
+    def _newest(self, most: int) -> tuple[list[Entry], bool]:
+        """The unknown ones among so many of the newest calls, and whether the rest is surely known."""
+        found: list[Entry] = []
+        read = streak = 0
+        for entry in self._ledger.read(Query(newest_first=True, limit=most)):
+            read += 1
+            streak = streak + 1 if entry.call_id in self._known else 0
+            if streak >= STREAK:
+                return found, True
+            if not streak:
+                found.append(entry)
+        return found, read < most
 
 
 def flights_json(flights: Flights, now: datetime) -> dict[str, Any]:

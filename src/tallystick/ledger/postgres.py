@@ -22,6 +22,7 @@ from tallystick.ledger.answers import Question
 from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
 from tallystick.ledger.hold import Account, Ask, Charge, Granted, Hold, Refused, Seed, Settlement, Stale
+from tallystick.ledger.holds_budgets import CHANGES
 from tallystick.ledger.holds_line import AskJob, Extend, Release
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
 from tallystick.ledger.memory import closed
@@ -228,11 +229,15 @@ class PostgresLedger:
     def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
         """Adds or changes a budget. See `Ledger.put_budget`."""
         check_seeds(budget.budget_id, seeds)
-        return self._holding(lambda sheet: sheet.put_budget(budget, seeds))
+        budgets = self._holding(lambda sheet: sheet.put_budget(budget, seeds))
+        CHANGES.note()
+        return budgets
 
     def drop_budget(self, budget_id: str) -> Budgets:
         """Takes a budget away. See `Ledger.drop_budget`."""
-        return self._holding(lambda sheet: sheet.drop_budget(budget_id))
+        budgets = self._holding(lambda sheet: sheet.drop_budget(budget_id))
+        CHANGES.note()
+        return budgets
 
     def adopt(self, rows: HoldRows) -> None:
         """Takes over all budgets, accounts and holds of another ledger, or none. Raises InputError where there are some

@@ -166,9 +166,11 @@ class GroupCommit:
         with self._work:
             if not self._ended:
                 self._start()
-                self._work.notify()
-                # It is called once; it finds the rest in the queue.
-                self._sleeping = False
+                if self._queue:
+                    # It is called once; it finds the rest in the queue. One that has taken everything meanwhile, and
+                    # sleeps again, must go on counting as asleep.
+                    self._work.notify()
+                    self._sleeping = False
                 return
             try:
                 self._queue.remove(task)

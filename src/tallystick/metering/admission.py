@@ -19,7 +19,8 @@ from tallystick.metering.budgets import apply
 from tallystick.metering.claims import Attributes, attributes
 from tallystick.metering.desk import Desk
 from tallystick.metering.leave import Leave, Who
-from tallystick.metering.leaves import Call, CountedLeave, FreeLeave, HeldLeave, hard
+from tallystick.metering.leaves import Call, HeldLeave, hard
+from tallystick.metering.passes import CountedLeave, FreeLeave
 from tallystick.metering.purse import Purse, RunBudget
 from tallystick.metering.rules import budgets_of
 from tallystick.metering.sites import Sites
@@ -81,7 +82,8 @@ class BudgetAdmission:
             return self._free
         if not hard(accounts):
             return CountedLeave(self.desk, accounts)
-        return HeldLeave(self.desk, Call(call_id=call_id, facts=facts, who=who, at=at, bears=bears), matcher)
+        call = Call(call_id=call_id, facts=facts, who=who, at=at, bears=bears)
+        return HeldLeave(self.desk, call, matcher.version, accounts)
 
     def budget(self, name: str) -> Purse:
         """A budget in dollars, to hold money in for what is no call to a model. Raises InputError."""

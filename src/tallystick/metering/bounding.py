@@ -31,6 +31,10 @@ _MEDIA: Final = (
 """What a body that holds pictures, sound or documents cannot be without."""
 
 _ELSEWHERE: Final = (b'"previous_response_id"', b'"conversation"', b'"cachedContent"', b'"cached_content"')
+_BY_CALL: Final = ("requests", "images", "milliseconds_input", "characters_input", "pages", "searches")
+MAX_KNOWN: Final = 1000
+"""So many combinations of rates and kinds of requests are remembered."""
+
 _USES: Final = "max_uses"
 _LETTERS: Final = re.compile(r"[^a-z]")
 _LETTER_COST: Final = 64
@@ -73,16 +77,23 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
 def traits_of(facts: RequestFacts) -> Traits:
     """What a request's body speaks of."""
     body = facts.body
-    media = facts.images > 0 or any(mark in body for mark in _MEDIA)
+    media = facts.images > 0 or _speaks(body, _MEDIA)
     return Traits(
         media=media,
-        remembered=any(mark in body for mark in _ELSEWHERE),
+        remembered=_speaks(body, _ELSEWHERE),
         audio="audio" in facts.api or (media and b"audio" in body),
         video=media and b"video" in body,
         cached=b'"cache_control"' in body or b'"cachePoint"' in body,
         hour=b'"1h"' in body,
         shaped=b"odalities" in body,
     )
+
+
+def _speaks(body: bytes, marks: tuple[bytes, ...]) -> bool:
+    for mark in marks:  # noqa: SIM110 - a generator costs more than the search
+        if mark in body:
+            return True
+    return False
 
 
 def quick_input(facts: RequestFacts) -> int:
@@ -129,11 +140,10 @@ def rates_of(
     asked: dict[str, str] = {**found.context, **facts.context, **context}
     if facts.tier:
         asked["service_tier"] = facts.tier
-    plans = [plan_for(found.card, size, at, asked) for size in _sizes(found, tokens)]
-    reads = [_worst(plan, _input_kinds(facts, plan, traits)) for plan in plans]
-    writes = [_worst(plan, _output_kinds(facts, traits)) for plan in plans]
-    others = [_per_call(plan, facts) for plan in plans]
-    read, write, call = (_most(found) for found in (reads, writes, others))
+    plans = tuple([plan_for(found.card, size, at, asked) for size in _sizes(found, tokens)])
+    worst = _worst_of(plans, facts, traits)
+    read, write = worst.read, worst.write
+    call = _most([_per_call(plan, facts) for plan in plans]) if worst.by_call or _asks_for_tools(facts) else None
     if read is None and call is None:
         from tallystick.errors import MissingRateError
 
@@ -152,6 +162,37 @@ def rates_of(
         )
     whole = 0 if call is None else -(-call[0] // call[1])
     return Priced(read or (0, 1), write or (0, 1), whole)
+
+
+class _Worst(msgspec.Struct, frozen=True):
+    """The worst rates per token of some plans, and whether they price anything else but tools."""
+
+    plans: tuple[Plan, ...]
+    read: tuple[int, int] | None
+    write: tuple[int, int] | None
+    by_call: bool
+
+
+_KNOWN: Final[dict[tuple[object, ...], _Worst]] = {}
+"""By what decides them; the plans are kept there, so that no other one takes their place in memory."""
+
+
+def _worst_of(plans: tuple[Plan, ...], facts: RequestFacts, traits: Traits) -> _Worst:
+    key = (facts.api, traits, *map(id, plans))
+    worst = _KNOWN.get(key)
+    if worst is None:
+        worst = _Worst(
+            plans,
+            _most([_worst(plan, _input_kinds(facts, plan, traits)) for plan in plans]),
+            _most([_worst(plan, _output_kinds(facts, traits)) for plan in plans]),
+            any(kind in _BY_CALL for plan in plans for kind in plan.kinds),
+        )
+        if not traits.shaped:
+            # Else the request's own words decide, too.
+            if len(_KNOWN) >= MAX_KNOWN:
+                _KNOWN.clear()
+            _KNOWN[key] = worst
+    return worst
 
 
 def find_card(facts: RequestFacts, catalog: Catalog, at: datetime) -> Found | UnpricedError:
@@ -242,6 +283,10 @@ def _per_call(plan: Plan, facts: RequestFacts) -> tuple[int, int] | None:
 
 def _billed(rate: Any, amount: int) -> int:
     return int(-(-max(amount, rate.minimum) // rate.step) * rate.step)
+
+
+def _asks_for_tools(facts: RequestFacts) -> bool:
+    return bool(facts.tools) or b'"web_search_options"' in facts.body
 
 
 def _uses(fee: str, facts: RequestFacts) -> int:

@@ -4,61 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
+from functools import partial
 from typing import Final
 
 import msgspec
 
-from tallystick.core.usage import Usage
 from tallystick.errors import TallyError
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.ledger import Receipt
 from tallystick.metering.bench import ADMITTED, Bench, done
 from tallystick.metering.ceiling import Ceiling, limited
 from tallystick.metering.counting import Delivered, prompt_tokens, warm
-from tallystick.metering.leave import Admitted, Denied, Leave
+from tallystick.metering.growing import Growth
+from tallystick.metering.leave import Admitted, Denied
 from tallystick.metering.live import TICK, Live
 from tallystick.metering.outgoing import host_of, with_max_output
+from tallystick.metering.plan import NEVER_SENT, Plan, price_of
 from tallystick.metering.reaper import collecting, settle_later
-from tallystick.metering.run import Scope
-from tallystick.metering.settling import Begun, End, entry_of, rate_model, with_output
+from tallystick.metering.settling import End, entry_of, with_output
 from tallystick.wire.encodings import Inflater
 from tallystick.wire.facts import RequestFacts
 from tallystick.wire.heard import Outcome
-from tallystick.wire.reader import Progress, Reader, reader_for
-from tallystick.wire.reading import Reading
+from tallystick.wire.reader import Reader, reader_for
 from tallystick.wire.transform import Gate, UsageFilter, end_event, inject_usage, refusal
 
-GROW_WAIT: Final = 0.1
-"""Seconds that a stream waits for its hold to grow before it is cut."""
+AT_ONCE: Final = 32
+"""So many pieces of an answer are read at once, or fewer if a tick comes before."""
 
+_LF, _CR = b"\n\r"
 _FORWARDED: Final = 2**60
 """A body that is inflated for the caller has no bound of ours; the caller would inflate it as well."""
 
 _STATUS: Final = {"end": "ok", "cut": "cut", "cancelled": "cancelled", "error": "error"}
-_NEVER_SENT: Final = frozenset(
-    {
-        "ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError", "LocalProtocolError",
-        "ClientConnectorError", "ClientConnectorDNSError", "ConnectionTimeoutError", "EndpointConnectionError",
-        "ConnectTimeoutError", "NewConnectionError", "SSLError", "InvalidURL", "ConnectionRefusedError", "gaierror",
-    }
-)  # fmt: skip
-"""Exceptions of HTTP clients, by name, raised before any byte of the request can have left."""
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a meter knows of a call before it is sent. `inject` says that its usage is to be asked for, at `url`; `key`
-    finds the attempts that are the same request; `repeated` says that the client sends it again. `fetches` is the id of
-    a background response that this request asks for: the call is the one that started it."""
-
-    begun: Begun
-    leave: Leave
-    scope: Scope | None = None
-    url: str = ""
-    inject: bool = False
-    key: object = None
-    repeated: bool = False
-    fetches: str | None = None
+_OTHER: Final = {"refused": "refused", "unsent": "error", "unfetched": "ok"}
 
 
 class CallMeter:
@@ -72,9 +50,10 @@ class CallMeter:
     """
 
     __slots__ = (
-        "__weakref__", "_admitted", "_array", "_began", "_bench", "_ceiling", "_closed", "_delivered", "_filter",
-        "_gate", "_inflater", "_injected", "_leave", "_limited", "_live", "_open", "_plain", "_plan", "_reader",
-        "_sent", "_status", "_stopped_by", "_tick", "_ttft", "call_id", "cut", "ended", "entry", "facts", "settled",
+        "__weakref__", "_admitted", "_array", "_began", "_bench", "_calm", "_ceiling", "_closed", "_delivered",
+        "_filter", "_gate", "_growth", "_inflater", "_injected", "_leave", "_limited", "_live", "_open", "_plain",
+        "_plan", "_reader", "_sent", "_status", "_stopped_by", "_tick", "_ticks", "_ttft", "_waiting", "call_id",
+        "cut", "ended", "entry", "facts", "settled",
     )  # fmt: skip
 
     def __init__(self, bench: Bench, plan: Plan) -> None:
@@ -86,7 +65,10 @@ class CallMeter:
         self.ended = self.cut = False
         self.settled: Future[Receipt] | None = None
         self.entry: Entry | None = None
+        self._ticks = bench.ticks
         self._began = self._tick = bench.ticks()
+        self._calm = b""
+        self._waiting: list[bytes] = []
         self._admitted: Future[Admitted | Denied] | None = None
         self._ceiling: Ceiling | None = None
         self._reader: Reader | None = None
@@ -94,6 +76,7 @@ class CallMeter:
         self._filter: UsageFilter | None = None
         self._gate: Gate | None = None
         self._inflater: Inflater | None = None
+        self._growth: Growth | None = None
         self._live: Live | None = None
         self._closed = self._open = self._array = self._limited = self._injected = self._sent = False
         self._plain = True
@@ -108,7 +91,8 @@ class CallMeter:
             if self._plan.fetches is not None:
                 return ADMITTED
             if limited(self._plan.scope) and self._plan.scope is not None:
-                self._ceiling = Ceiling(self.call_id, self.facts, self._plan.scope, self._price)
+                price = partial(price_of, self._bench, self._plan.begun)
+                self._ceiling = Ceiling(self.call_id, self.facts, self._plan.scope, price)
                 denied = self._ceiling.open()
                 if denied is not None:
                     return done(denied)
@@ -123,9 +107,9 @@ class CallMeter:
     def refusal(self, denied: Denied) -> tuple[int, dict[str, str], bytes]:
         """The answer to give instead of sending the call, in the provider's shape; the refusal is entered."""
         self._stopped_by = denied.refused.budget_id if denied.refused is not None else denied.code
-        status = {"ledger_unavailable": 503, "unpriced_model": 400, "unmetered": 403}.get(denied.code, 429)
-        self._close("refused", status)
-        return refusal(self.facts.api, denied.message, status=status, code=denied.code, retry_after=denied.retry_after)
+        self._close("refused", denied.status)
+        code, after = denied.code, denied.retry_after
+        return refusal(self.facts.api, denied.message, status=denied.status, code=code, retry_after=after)
 
     def outgoing(self) -> bytes | None:
         """The body to send instead; None: it stays as it is."""
@@ -136,11 +120,10 @@ class CallMeter:
             if self._plan.inject:
                 body = inject_usage(self.facts.body)
                 self._injected = body is not None
-            caps = (
-                None if admitted is None else admitted.max_output,
-                None if self._ceiling is None else self._ceiling.cap,
-            )
-            most = min([cap for cap in caps if cap is not None], default=None)
+            most = None if admitted is None else admitted.max_output
+            own = None if self._ceiling is None else self._ceiling.cap
+            if own is not None:
+                most = own if most is None else min(most, own)
             if most is not None:
                 body = with_max_output(body or self.facts.body, self.facts.api, most) or body
         except Exception as error:  # noqa: BLE001 - promise 6: the body goes as it was
@@ -166,13 +149,30 @@ class CallMeter:
                 data = self._inflater.feed(data)
             reader = self._reader
             if reader is not None:
-                progress = reader.feed(data)
-                if progress is not None and self._moved(progress, reader):
+                calm = self._calm
+                if (
+                    calm
+                    and data.startswith(calm)
+                    and data.find(b"\n", len(calm)) == len(data) - 2
+                    and data[-1] == _LF
+                    and _CR not in data
+                ):
+                    self._waiting.append(data)
+                    if len(self._waiting) >= AT_ONCE or self._ticks() - self._tick >= TICK:
+                        self._catch_up(reader)
+                    return data if self._filter is None else self._filter.whole(data)
+                if self._took(reader, data):
                     return self._cut_after(data)
             return data if self._plain else self._changed(data)
         except Exception as error:  # noqa: BLE001 - promise 6: the bytes pass as they are
             self._give_up("feed", error)
             return data
+
+    @property
+    def pause(self) -> Future[int] | None:
+        """What to wait for before reading on: the hold of a stream has to grow. It may be left out; then the next
+        `feed` waits."""
+        return None if self._growth is None else self._growth.pause
 
     def close(self, reason: str = "end") -> bytes:
         """No more bytes come: `end` of the body, `cancelled` by the caller, `error` of the connection, `cut` by the one
@@ -197,7 +197,7 @@ class CallMeter:
             return
         name = type(error).__name__
         cancelled = name in ("CancelledError", "GeneratorExit", "KeyboardInterrupt")
-        if name in _NEVER_SENT:
+        if name in NEVER_SENT:
             self._close("unsent", None)
         else:
             self._close("cancelled" if cancelled else "error", None)
@@ -239,10 +239,11 @@ class CallMeter:
             words = (facts.provider, facts.api, facts.model or "", plan.begun.who.run_id or "")
             slot = bench.intents.open(self.call_id, int(bench.clock() * 1_000_000), words)
         if run is not None or slot is not None:
-            self._live = Live(self.call_id, run, slot, self._price, 0 if facts.images else facts.body_bytes // 4)
+            price = partial(price_of, bench, plan.begun)
+            self._live = Live(self.call_id, run, slot, price, 0 if facts.images else facts.body_bytes // 4)
 
     def _granted(self) -> Admitted | None:
-        if self._admitted is None or not self._admitted.done():
+        if self._admitted is None or self._admitted is ADMITTED or not self._admitted.done():
             return None
         found = self._admitted.result()
         return found if isinstance(found, Admitted) else None
@@ -261,12 +262,16 @@ class CallMeter:
         if self._limited or self._injected:
             handed = self._opened(headers)
         if self._limited:
+            admitted = self._granted()
+            caps = (self.facts.max_output, None if admitted is None else admitted.max_output)
+            most = min([cap for cap in caps if cap is not None], default=None)
+            self._growth = Growth(self._leave, None if most is None else most * self.facts.answers)
             self._gate = Gate(kind)
             self._array = kind.startswith("application/json")
         if self._injected:
             self._filter = UsageFilter()
         self._plain = self._gate is None and self._filter is None
-        self._reader = reader_for(self.facts, status, handed or headers, want_text=True)
+        self._reader = reader_for(self.facts, status, handed or headers, texts=self._delivered.pieces)
         return handed
 
     def _opened(self, headers: Mapping[str, str]) -> dict[str, str] | None:
@@ -288,25 +293,38 @@ class CallMeter:
             data = self._filter.feed(data)
         return data if self._gate is None else self._gate.feed(data)
 
-    def _moved(self, progress: Progress, reader: Reader) -> bool:
-        """Takes in what a read has brought; true when the answer has to be cut here."""
-        bench = self._bench
-        size = progress.output_bytes
-        now = bench.ticks()
+    def _took(self, reader: Reader, data: bytes) -> bool:
+        """Reads what waits and these bytes; true when the answer has to be cut here."""
+        if self._waiting:
+            self._catch_up(reader)
+        more = reader.take(data)
+        return (more or reader.made > 0) and self._moved(reader, more)
+
+    def _catch_up(self, reader: Reader) -> None:
+        """Reads what waits: pieces of an answer that nothing limits. Many at once cost less than each by itself."""
+        waiting, self._waiting = self._waiting, []
+        more = reader.take_calm(waiting)
+        self._moved(reader, more)
+
+    def _moved(self, reader: Reader, more: bool) -> bool:
+        """Takes in what a read has brought, `more` beside text; true when the answer has to be cut here."""
+        size = reader.made
+        now = self._ticks()
         if size:
-            self._delivered.add(progress.text_delta, size)
+            self._delivered.add(size)
             if self._ttft is None:
                 self._ttft = now
-        if progress.usage is not None and self._ceiling is not None:
-            self._ceiling.stated(progress.usage)
-        if progress.ended:
+                self._calm = b"" if self._limited else reader.calm
+        if more and self._ceiling is not None and reader.usage is not None:
+            self._ceiling.stated(reader.usage)
+        if more and reader.ended:
             self.ended = True
             self._settle(reader.close("end"))
             return False
         if now - self._tick >= TICK:
             self._tick = now
             if self._live is not None:
-                self._live.tell(self._delivered, reader.response_bytes, bench.clock())
+                self._live.tell(self._delivered, reader.response_bytes, self._bench.clock())
         return self._limited and size > 0 and self._exceeds(size)
 
     def _exceeds(self, step: int) -> bool:
@@ -322,18 +340,10 @@ class CallMeter:
         if own is not None and wanted > own.covered and own.grow(wanted) < wanted:
             self._stopped_by = "max_cost"
             return True
-        held = self._leave.covered
-        if held is None or wanted <= held * 4 // 5:
+        if self._growth is None or not self._growth.exceeds(made, wanted):
             return False
-        growing = self._leave.grow(2 * held)
-        if wanted <= held:
-            return False
-        try:
-            held = growing.result(GROW_WAIT)
-        except Late:
-            held = self._leave.covered or 0
-        self._stopped_by = "budget" if wanted > held else None
-        return wanted > held
+        self._stopped_by = "budget"
+        return True
 
     def _cut_after(self, data: bytes) -> bytes:
         """Hands these bytes over and ends the stream behind them."""
@@ -347,16 +357,11 @@ class CallMeter:
         self._settle(None if reader is None else reader.close("cut"), "cut")
         return passed + end_event(self.facts.api, "length", ending, array=self._array)
 
-    def _price(self, usage: Usage) -> int | None:
-        facts = self.facts
-        reading = Reading(usage, context=facts.context)
-        rated = rate_model(reading, facts, self._plan.begun.started_at, self._bench.catalog())
-        return None if rated.cost is None else rated.cost.pico
-
     def _give_up(self, where: str, error: Exception) -> None:
         """We failed: from here on the bytes pass as they are, and the entry says that its usage is unknown."""
         self._bench.faults.add(where, error, "The call goes on; its entry says that its usage is unknown.")
         self._reader, self._plain, self._filter, self._gate = None, True, None, None
+        self._waiting = []
         self._limited = False
 
     def _close(self, reason: str, status: int | None) -> None:
@@ -369,6 +374,8 @@ class CallMeter:
         outcome = None
         try:
             if reader is not None:
+                if self._waiting:
+                    self._catch_up(reader)
                 outcome = reader.close(reason if reason in _STATUS else "error")
         except Exception as error:  # noqa: BLE001 - promise 6: the entry says unknown
             self._bench.faults.add("close", error, "Its entry says that its usage is unknown.")
@@ -420,11 +427,13 @@ class CallMeter:
         plan, bench = self._plan, self._bench
         now = bench.ticks()
         status = self._status
-        word = {"refused": "refused", "unsent": "error", "unfetched": "ok"}.get(reason) or _STATUS[reason]
-        failed = word == "ok" and ((status or 0) >= 300 or (outcome is not None and outcome.error is not None))
+        word = _STATUS.get(reason) or _OTHER[reason]
+        # An SDK that raises, or sends again, closes an answer without reading it to its end.
+        bad = (status or 0) >= 300 or (outcome is not None and outcome.error is not None)
+        failed = bad and word in ("ok", "cancelled")
         if failed:
             word = "error"
-        attempt_of = bench.first_attempt(plan.key) if plan.repeated else None
+        attempt_of = None if plan.retry in (None, "0") else bench.first_attempt(plan.key)
         end = End(
             status=word,
             at=bench.now(),
@@ -436,7 +445,7 @@ class CallMeter:
             attempt_of=attempt_of,
             sent=reason != "unsent",
         )
-        if word == "error" and plan.key is not None:
+        if word == "error" and plan.retry is not None:
             bench.remember_attempt(plan.key, attempt_of or self.call_id)
         if outcome is not None and (status or 0) < 300:
             outcome = self._counted(outcome)

@@ -22,7 +22,12 @@ share an account, so that leaving the name out is no way around the limit."""
 SLOTS: Final = 60
 """A rolling budget adds up its window in so many slots, each at least a second long; the oldest counts whole."""
 
+MAX_KNOWN: Final = 10_000
+"""So many accounts are known without looking for their period."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 Attributes = Mapping[str, tuple[str, ...]]
 """What a call bears, by name; a model may go by more than one name, and a nested run belongs to its parent, too."""
@@ -76,6 +81,14 @@ class Account(msgspec.Struct, frozen=True):
         return Charge(budget_id=budget.budget_id, value=self.value, period=self.stretch.period, amount=amount)
 
 
+class Spell(msgspec.Struct, frozen=True, kw_only=True):
+    """An account, and from when until when it is the one that a call concerns."""
+
+    begin: datetime
+    end: datetime
+    account: Account
+
+
 class Matcher:
     """The budgets of one version, found by what a call bears without looking at each."""
 
@@ -86,6 +99,7 @@ class Matcher:
         self.names = frozenset(scoped)
         """What budgets name of a call; nothing else of it has to be known."""
         self._everywhere: list[Budget] = []
+        self._known: dict[tuple[str, str], Spell] = {}
         self._by_pair: dict[tuple[str, str], list[Budget]] = {}
         for budget in budgets.budgets:
             # Of several names the one that parts calls most is the last in this order.
@@ -107,11 +121,23 @@ class Matcher:
                     near += self._by_pair.get((name, value), ())
         return tuple(
             [
-                Account(budget, value_for(budget, bears), stretch(budget.period, at))
+                self._account(budget, value_for(budget, bears) if budget.each else "", at)
                 for budget in near
-                if all(value in bears.get(name, ()) for name, value in budget.scope.items())
+                if not budget.scope or all(value in bears.get(name, ()) for name, value in budget.scope.items())
             ]
         )
+
+    def _account(self, budget: Budget, value: str, at: datetime) -> Account:
+        """The account, as it was found for the last call unless its period has changed since."""
+        key = budget.budget_id, value
+        spell = self._known.get(key)
+        if spell is None or not spell.begin <= at < spell.end:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            begin, end = spell_of(budget.period, at)
+            account = Account(budget, value, stretch(budget.period, at))
+            spell = self._known[key] = Spell(begin=begin, end=end, account=account)
+        return spell.account
 
 
 _SPREAD: Final = {"provider": 0, "model": 0, "run": 3, "key": 2, "user": 2}
@@ -161,6 +187,16 @@ def stretch(period: Period, at: datetime) -> Stretch:
     zone = "" if period.tz == "UTC" else f"@{period.tz}"
     anchor = "" if period.anchor == 1 else f"+{period.anchor}"
     return Stretch(f"{period.unit}{anchor}{zone} {period.key(at)}", None, period.bounds(at)[1])
+
+
+def spell_of(period: Period, at: datetime) -> tuple[datetime, datetime]:
+    """From when until when `stretch` gives what it gives at an instant."""
+    if period.length is None:
+        begin, end = period.bounds(at)
+        return begin or _EARLIEST, end or _LATEST
+    slot = timedelta(seconds=slot_seconds(period))
+    last, first = (_EPOCH + (at - ago - _EPOCH) // slot * slot + ago for ago in (timedelta(0), period.length))
+    return max(last, first), min(last, first) + slot
 
 
 def slot_seconds(period: Period) -> int:

@@ -20,23 +20,23 @@ bytes, and words of more than 8 are rare in it: a count from below."""
 
 
 class Delivered:
-    """The text of one answer as it was handed over. Nothing is counted before somebody asks."""
+    """The text of one answer as it was handed over. Nothing is counted before somebody asks. Whoever hears the text
+    adds its `pieces`."""
 
-    __slots__ = ("_counter", "_high", "_low", "_model", "_pieces", "_waiting", "text_bytes", "unseen_bytes")
+    __slots__ = ("_counter", "_high", "_low", "_model", "_waiting", "pieces", "text_bytes", "unseen_bytes")
 
     def __init__(self, model: str | None) -> None:
         self._model = model
-        self._pieces: list[str] = []
+        self.pieces: list[str] = []
         self._waiting = 0
         self._counter: StreamCounter | None = None
         self._low = self._high = 0
         self.text_bytes = 0
         self.unseen_bytes = 0
 
-    def add(self, text: str, size: int) -> None:
-        """The next piece, and the length in UTF-8 of all that was generated with it, tool arguments included."""
+    def add(self, size: int) -> None:
+        """Pieces have come: the length in UTF-8 of all that was generated with them, tool arguments included."""
         self.text_bytes += size
-        self._pieces.append(text)
         self._waiting += size
         if self._waiting >= FOLD_BYTES:
             self._fold()
@@ -69,10 +69,10 @@ class Delivered:
     def _fold(self) -> None:
         if not self._waiting:
             return
-        text = "".join(self._pieces)
+        text = "".join(self.pieces)
         size = utf8_length(text)
         self.unseen_bytes += max(0, self._waiting - size)
-        self._pieces.clear()
+        self.pieces.clear()
         self._waiting = 0
         name = self._encoding()
         if name is None:

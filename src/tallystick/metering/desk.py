@@ -13,8 +13,9 @@ from tallystick.errors import LedgerError, TallyError
 from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.hold import Account as Standing
 from tallystick.ledger.hold import Charge, Claim, Refused
+from tallystick.ledger.holds_budgets import CHANGES
 from tallystick.metering.bounding import counted_input
-from tallystick.metering.claims import Account, Matcher, shown_value, slot_seconds, slot_start
+from tallystick.metering.claims import Account, Matcher, Stretch, shown_value, slot_seconds, slot_start
 from tallystick.metering.sites import Sites
 from tallystick.wire.facts import RequestFacts
 
@@ -28,7 +29,32 @@ LOOK_SECONDS: Final = 0.25
 MANY: Final = 200
 """Accounts of one budget from which on they are read more rarely."""
 
+MANY_MODELS: Final = 1000
+"""So many names of models are remembered with their tokenizers."""
+
 _WORKERS: Final = 4
+
+
+class _Seen:
+    """The accounts of one budget as they were read last: `sums` of what is spent and held by value and period, over the
+    whole window of a rolling budget."""
+
+    __slots__ = ("standings", "sums", "until")
+
+    def __init__(self, standings: dict[tuple[str, str], Standing], now: float) -> None:
+        self.standings = standings
+        self.until = now + LOOK_SECONDS * (1 + len(standings) // MANY)
+        self.sums: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def add_up(self, value: str, stretch: Stretch) -> tuple[int, int]:
+        """Makes a sum."""
+        first = stretch.period if stretch.since is None else stretch.since
+        chosen = [
+            one.balance for key, one in self.standings.items() if key[0] == value and first <= key[1] <= stretch.period
+        ]
+        found = sum(one.spent for one in chosen), sum(one.held for one in chosen)
+        self.sums[value, stretch.period] = found
+        return found
 
 
 class Desk:
@@ -51,7 +77,7 @@ class Desk:
         self.sites = sites
         self.wait = wait
         self.monotonic = monotonic
-        self.notice: Callable[[Sequence[Account]], None] = _nobody
+        self.notice: Callable[[Sequence[Account]], None] = nobody
         self.faults = 0
         self._clock = clock
         self._lock = threading.Lock()
@@ -59,10 +85,12 @@ class Desk:
         self._matcher = Matcher(Budgets(-1, tuple(budgets)))
         self._looking = threading.Lock()
         self._counting = threading.Lock()
-        self.warm = False
+        self._tokenizers: dict[str | None, str] = {}
+        self._loaded: set[str] = set()
         self._looked = False
+        self._changes = CHANGES.number
         self._look_at = 0.0
-        self._seen: dict[str, tuple[float, dict[tuple[str, str], Standing]]] = {}
+        self._seen: dict[str, _Seen] = {}
         self._since: dict[str, dict[str, int]] = {}
         self._flying: dict[tuple[str, str, str], int] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -81,28 +109,48 @@ class Desk:
                 if not self._looked:
                     self._look()
                     self._look_at, self._looked = now + LOOK_SECONDS, True
-        elif fresh or now >= self._look_at:
+        elif fresh or now >= self._look_at or CHANGES.number != self._changes:
             self._look_at = now + LOOK_SECONDS
             self._look()
         return self._matcher
 
     def _look(self) -> None:
+        # Noted before: what changes while we read is looked at again.
+        changes = CHANGES.number
         try:
             listed = self.ledger.budgets()
         except LedgerError:
             self.faults += 1
         else:
+            self._changes = changes
             if listed.version > self._matcher.version:
                 self._matcher = Matcher(listed)
 
+    def warm(self, facts: RequestFacts) -> bool:
+        """Whether the tokenizer of a request's model is loaded, so that to count takes no longer than the text."""
+        return self._tokenizer(facts.model) in self._loaded
+
     def count(self, facts: RequestFacts) -> int:
         """The prompt's tokens, counted; the first time only one thread loads the tokenizer."""
-        if self.warm:
-            return counted_input(facts)
-        with self._counting:
-            counted = counted_input(facts)
-            self.warm = True
-            return counted
+        name = self._tokenizer(facts.model)
+        if name not in self._loaded:
+            with self._counting:
+                if name not in self._loaded:
+                    counted = counted_input(facts)
+                    self._loaded.add(name)
+                    return counted
+        return counted_input(facts)
+
+    def _tokenizer(self, model: str | None) -> str:
+        """What has to be loaded for a model."""
+        name = self._tokenizers.get(model)
+        if name is None:
+            from tallystick.tokens.encodings import encoding_for
+
+            if len(self._tokenizers) >= MANY_MODELS:
+                self._tokenizers.clear()
+            name = self._tokenizers[model] = encoding_for(model or "") or "estimate"
+        return name
 
     def run(self, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
         """Does some work in another thread: a ledger's own thread must not be kept busy."""
@@ -163,37 +211,38 @@ class Desk:
         found = self._standings(budget.budget_id, fresh=fresh)
         if found is None:
             return None
-        if stretch.since is None:
-            chosen = [found[value, stretch.period]] if (value, stretch.period) in found else []
-        else:
-            chosen = [
-                one for key, one in found.items() if key[0] == value and stretch.since <= key[1] <= stretch.period
-            ]
-        spent = sum(one.balance.spent for one in chosen) + self._since.get(budget.budget_id, {}).get(value, 0)
-        held = sum(one.balance.held for one in chosen)
+        spent, held = found.sums.get((value, stretch.period)) or found.add_up(value, stretch)
+        since = self._since.get(budget.budget_id)
+        if since is not None:
+            spent += since.get(value, 0)
         ours = self._flying.get((budget.budget_id, value, "" if stretch.since is not None else stretch.period), 0)
-        return budget.limit_at(self.now()) - spent - max(held, ours)
+        limit = budget.limit if budget.raised_until is None else budget.limit_at(self.now())
+        return limit - spent - max(held, ours)
 
-    def _standings(self, budget_id: str, *, fresh: bool) -> dict[tuple[str, str], Standing] | None:
+    def _standings(self, budget_id: str, *, fresh: bool) -> _Seen | None:
         now = self.monotonic()
-        until, found = self._seen.get(budget_id, (0.0, {}))
-        if fresh or now >= until:
-            try:
-                listed = self.ledger.accounts(budget_id)
-            except LedgerError:
-                self.faults += 1
-                return None
-            found = {(one.value, one.period): one for one in listed}
-            self._since.pop(budget_id, None)
-            self._seen[budget_id] = now + LOOK_SECONDS * (1 + len(found) // MANY), found
-        return found
+        seen = self._seen.get(budget_id)
+        if seen is not None:
+            if now < seen.until and not fresh:
+                return seen
+            # One looks, and the others go by what was seen before.
+            seen.until = now + LOOK_SECONDS
+        try:
+            listed = self.ledger.accounts(budget_id)
+        except LedgerError:
+            self.faults += 1
+            return None
+        self._since.pop(budget_id, None)
+        seen = self._seen[budget_id] = _Seen({(one.value, one.period): one for one in listed}, now)
+        return seen
 
     def retry_after(self, refused: Refused, account: Account | None) -> int | None:
         """Seconds after which a rolling budget has room again for what was refused; None where waiting does not
         help, or only until a calendar period ends."""
         if account is None or account.budget.period.length is None or refused.asked > refused.limit:
             return None
-        found = self._standings(refused.budget_id, fresh=True) or {}
+        seen = self._standings(refused.budget_id, fresh=True)
+        found = {} if seen is None else seen.standings
         since, until = account.stretch.since or "", account.stretch.period
         rows = sorted(
             (period, one.balance.spent + one.balance.held)
@@ -229,5 +278,5 @@ def refusal_words(budget: Budget | None, refused: Refused, retry_after: int | No
     return said
 
 
-def _nobody(_accounts: Sequence[Account]) -> None:
-    return None
+def nobody(_accounts: Sequence[Account]) -> None:
+    """Is told, and does nothing."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -51,6 +51,14 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
     code: str = "budget_exceeded"
     refused: Refused | None = None
     retry_after: int | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that a refusal with this code bears; no money is a 429."""
+        return _STATUS.get(self.code, 429)
+
+
+_STATUS: Final = {"ledger_unavailable": 503, "unpriced_model": 400, "unmetered": 403, "model_not_allowed": 403}
 
 
 class Leave(Protocol):

@@ -1,11 +1,11 @@
-"""Leaves: what one call needs from budgets: none concern it, soft ones count it, or hard ones hold money for it."""
+"""Leaves: what a call needs from hard budgets, which hold money for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,12 +24,13 @@ from tallystick.metering.bounding import (
 from tallystick.metering.claims import Account, Attributes, Bound, Matcher, settlement
 from tallystick.metering.desk import Desk, refusal_words
 from tallystick.metering.leave import Admitted, Denied, Who
+from tallystick.metering.passes import Answer, charged, done, unpriced
 from tallystick.metering.sites import Lesson, Site
 from tallystick.wire.facts import RequestFacts
 
 if TYPE_CHECKING:
     from tallystick.catalog.catalog import Found
-    from tallystick.ledger.ledger import Ledger, Receipt
+    from tallystick.ledger.ledger import Receipt
 
 FLOOR: Final = 16
 """With fewer tokens of answer than this a call is of no use, and is refused rather than capped."""
@@ -51,77 +52,10 @@ INLINE_BYTES: Final = 65_536
 
 EXPIRES: Final = timedelta(hours=1)
 TRIES: Final = 20
+_STRANGER: Final = Site()
+"""Stands for the site of a call that was let go before anybody looked for it; it learns nothing."""
+
 _SETTABLE: Final = (".chat", ".messages", ".responses", ".generateContent", ".converse")
-
-Answer = Admitted | Denied
-
-_T = TypeVar("_T")
-
-
-def done(value: _T) -> Future[_T]:
-    """A future that is done."""
-    future: Future[_T] = Future()
-    future.set_result(value)
-    return future
-
-
-_AT_ONCE: Final[Future[Answer]] = done(Admitted())
-"""Shared: nobody can change a future that is done."""
-
-
-class FreeLeave:
-    """The leave of a call that no budget concerns."""
-
-    __slots__ = ("_ledger",)
-
-    covered: int | None = None
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def ask(self) -> Future[Answer]:
-        """Done at once."""
-        return _AT_ONCE
-
-    def grow(self, output: int) -> Future[int]:
-        """Nothing limits it."""
-        return done(output)
-
-    def settle(self, entry: Entry) -> Future[Receipt]:
-        """Enters the call."""
-        return self._ledger.submit([entry])
-
-    def release(self) -> Future[None]:
-        """Nothing is held."""
-        return done(None)
-
-
-class CountedLeave:
-    """The leave of a call that soft or paused budgets count."""
-
-    __slots__ = ("_accounts", "_desk")
-
-    covered: int | None = None
-
-    def __init__(self, desk: Desk, accounts: tuple[Account, ...]) -> None:
-        self._desk = desk
-        self._accounts = accounts
-
-    def ask(self) -> Future[Answer]:
-        """Done at once."""
-        return _AT_ONCE
-
-    def grow(self, output: int) -> Future[int]:
-        """Nothing limits it."""
-        return done(output)
-
-    def settle(self, entry: Entry) -> Future[Receipt]:
-        """Enters the call and charges the budgets."""
-        return charged(self._desk, entry, self._accounts)
-
-    def release(self) -> Future[None]:
-        """Nothing is held."""
-        return done(None)
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,20 +69,23 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeldLeave:
-    """The leave of a call that hard budgets of `matcher` concern.
+    """The leave of a call that hard budgets concern; `accounts` are those of the budgets of a version.
 
     It asks at most twice. With ample room it asks for a bound that costs nothing to make, all of it or nothing. Else,
     or when that does not fit, the input is counted, and the answer may be capped to what there is.
     """
 
-    def __init__(self, desk: Desk, call: Call, matcher: Matcher) -> None:
+    def __init__(self, desk: Desk, call: Call, version: int, accounts: tuple[Account, ...]) -> None:
         self._desk = desk
         self._call = call
         self._traits = traits_of(call.facts)
-        self._go_by(matcher)
+        self._version = version
+        self._accounts = accounts
+        self._hard = hard(accounts)
         self._future: Future[Answer] = Future()
+        self._gone = False
         self._found: Found | UnpricedError | None = None
-        self._site = Site()
+        self._site = _STRANGER
         self._name = ""
         self._lesson: Lesson | None = None
         self._deadline = 0.0
@@ -163,8 +100,9 @@ class HeldLeave:
 
     def ask(self) -> Future[Answer]:
         """Holds what the call can cost at most. What takes long, such as loading a tokenizer, is done in another
-        thread, because the caller's may be an event loop."""
-        if self._desk.warm and self._call.facts.body_bytes <= INLINE_BYTES:
+        thread, because the caller's may be an event loop. Cancelling the future gives everything back."""
+        self._future.add_done_callback(self._told)
+        if self._call.facts.body_bytes <= INLINE_BYTES and self._desk.warm(self._call.facts):
             self._safely(self._begin)
         else:
             self._desk.run(lambda: self._safely(self._begin), self._unavailable)
@@ -203,21 +141,42 @@ class HeldLeave:
         held = self._granted is not None
         if held and entry.hold_id is None:
             entry = msgspec.structs.replace(entry, hold_id=self._call.call_id)
-        self._site.learn(self._counted, entry)
-        receipt = charged(self._desk, entry, self._accounts)
-        self._desk.charged([account.charge(entry) for account in self._hard])
+        if self._site is not _STRANGER:
+            self._site.learn(self._counted, entry)
+        taken = settlement(entry, self._accounts)
+        receipt = charged(self._desk, entry, self._accounts, taken)
+        self._desk.charged(taken.charges)
         self._landed()
         if held and self._site.learned and self._desk.sites.due(self._name, self._site):
             self._desk.run(lambda: self._desk.sites.write(self._name), self._not_written)
         return receipt
 
     def release(self) -> Future[None]:
-        """Gives the hold back: the request was never sent."""
-        held = self._granted is not None
+        """Gives the hold back: the request was never sent. One that is still being asked for is not asked for any
+        more, or given back as soon as it is there."""
+        self._gone = True
+        asked = self._asked is not None
         self._landed()
-        return self._desk.ledger.release(self._call.call_id) if held else done(None)
+        return self._desk.ledger.release(self._call.call_id) if asked else done(None)
 
     # What comes before the first ask.
+
+    def _told(self, future: Future[Answer]) -> None:
+        if future.cancelled():
+            self._desk.run(self._forget, self._not_written)
+
+    def _forget(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._gone = True
+        self._landed()
+        self._undo()
+
+    def _undo(self) -> None:
+        """Gives back what may be held; where the ask stands in the ledger's line, this takes it out."""
+        try:
+            self._desk.ledger.release(self._call.call_id)
+        except TallyError:
+            self._desk.faults += 1
 
     def _go_by(self, matcher: Matcher) -> None:
         self._accounts = matcher.concerned(self._call.bears(matcher.names), self._call.at)
@@ -351,15 +310,20 @@ class HeldLeave:
             unlearned=not self._site.learned or self._traits.remembered,
         )
         self._asked = ask
+        if self._gone:
+            self._landed()
+            return
 
         def answered(future: Future[Granted | Refused | Stale]) -> None:
-            # What a callback raises is only logged; the caller must not wait for an answer that never comes.
+            # What a callback raises is only logged; the caller must not wait for an answer that never comes, and what
+            # nobody knows of must not stay held.
             told = False
             try:
                 self._hear(ask, future, last=last)
                 told = True
             finally:
                 if not told:
+                    self._forget()
                     self._unavailable(RuntimeError("the answer of the ledger could not be taken in"))
 
         self._desk.ledger.authorise(ask, wait=wait).add_done_callback(answered)
@@ -370,7 +334,10 @@ class HeldLeave:
             self._unavailable(error)
             return
         verdict = future.result()
-        if isinstance(verdict, Granted):
+        if self._gone:
+            if isinstance(verdict, Granted):
+                self._undo()
+        elif isinstance(verdict, Granted):
             self._admit(ask, verdict)
         elif isinstance(verdict, Stale):
             self._desk.run(self._anew, self._unavailable)
@@ -395,7 +362,11 @@ class HeldLeave:
     def _admit(self, ask: Ask, granted: Granted) -> None:
         facts = self._call.facts
         self._desk.flying(ask.claims, granted.output, 1)
-        self._granted = granted
+        self._granted, self._asked = granted, ask
+        if self._gone:
+            # Given back by another thread in this moment.
+            self._landed()
+            return
         limited = any(claim.per_output for claim in ask.claims)
         if limited and not silent(facts):
             self._covered = max(granted.output - self._thoughts, min(FLOOR, granted.output))
@@ -443,12 +414,15 @@ class HeldLeave:
         self._answer(denied)
 
     def _answer(self, answer: Answer) -> None:
-        if not self._future.done():
+        try:
             self._future.set_result(answer)
+        except InvalidStateError:
+            # Told before; or cancelled, which gives back what was granted.
+            return
 
     def _landed(self) -> None:
         """The call is not in flight any more: what this process holds is less, and others of the site may go on."""
-        granted, ask, self._granted = self._granted, self._asked, None
+        granted, ask, self._granted, self._asked = self._granted, self._asked, None, None
         if granted is not None and ask is not None:
             self._desk.flying(ask.claims, granted.output, -1)
         lesson, self._lesson = self._lesson, None
@@ -460,20 +434,3 @@ class HeldLeave:
 def hard(accounts: tuple[Account, ...]) -> tuple[Account, ...]:
     """The accounts whose budgets refuse calls."""
     return tuple([one for one in accounts if one.budget.hard and not one.budget.paused])
-
-
-def charged(desk: Desk, entry: Entry, accounts: tuple[Account, ...]) -> Future[Receipt]:
-    """Enters a call and charges its accounts; whoever watches thresholds is told afterwards."""
-    receipt = desk.ledger.settle(entry, settlement(entry, accounts))
-    receipt.add_done_callback(lambda _future: desk.notice(accounts))
-    return receipt
-
-
-def unpriced(facts: RequestFacts, why: UnpricedError, accounts: tuple[Account, ...]) -> Denied:
-    """The refusal of a call whose cost nobody knows, under a budget that has to keep to dollars."""
-    names = ", ".join(one.budget.budget_id for one in accounts if one.budget.unit == "usd")
-    todo = (
-        why.todo or f"Set a rate: tally rates set {facts.model} --input USD --output USD (dollars per million tokens)."
-    )
-    message = f"Budget {names} limits dollars, and what this call costs is unknown. {why.what} {todo}"
-    return Denied(message=message, code="unpriced_model")

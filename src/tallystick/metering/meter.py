@@ -8,22 +8,24 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tallystick.catalog.catalog import Catalog
+from tallystick.errors import TallyError
 from tallystick.ledger.ids import new_call_id
 from tallystick.ledger.intents import Intents
 from tallystick.ledger.ledger import Ledger
 from tallystick.metering import reaper
 from tallystick.metering.bench import Bench
-from tallystick.metering.callmeter import CallMeter, Plan
+from tallystick.metering.callmeter import CallMeter
 from tallystick.metering.faults import Faults
 from tallystick.metering.leave import Admission, Who
 from tallystick.metering.outgoing import wants_usage
+from tallystick.metering.plan import Plan
 from tallystick.metering.run import Block, current
 from tallystick.metering.settling import Begun
 from tallystick.metering.spool import Spool
@@ -117,7 +119,9 @@ class Meter:
         host. `who` None: the run and tags around the caller.
         """
         try:
-            with self._block or nullcontext():
+            if self._block is None:
+                return self._call(method, url, headers, body, provider or self._provider, who)
+            with self._block:
                 return self._call(method, url, headers, body, provider or self._provider, who)
         except Exception as error:  # noqa: BLE001 - promise 6: the call goes on
             self._bench.faults.add("call", error, "A call was not metered.")
@@ -130,6 +134,9 @@ class Meter:
             call.close("cancelled")
         for plan in self._bench.waiting():
             CallMeter(self._bench, plan).unfetched()
+        # A call leaves the calls in flight when it is written, not when it is handed to the ledger.
+        with suppress(TallyError):
+            self._bench.ledger.flush()
         if self._bench.intents is not None:
             self._bench.intents.close()
 
@@ -181,8 +188,7 @@ class Meter:
             scope=scope,
             url=url,
             inject=self._stream_usage and wants_usage(facts, url, bench.refusing),
-            key=None if retry is None else (who.run_id, facts.path, len(facts.body), hash(facts.body)),
-            repeated=retry is not None and retry != "0",
+            retry=retry,
         )
         reaper.start()
         return self._made(plan)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tallystick.core.attribution import MAX_LENGTH, MAX_TAGS, Tags
 from tallystick.core.usage import Usage
@@ -59,13 +59,19 @@ def entry_for(
     )
 
 
+_APART: Final = frozenset({"service_tier", "region"})
+_NO_TAGS: Final = Tags()
+
+
 def kept_context(context: Mapping[str, str]) -> Tags:
     """What decided the price, as the entry keeps it: tier and region have fields of their own, and values out of a
     payload that no tag could hold are left out rather than lose the call."""
+    if context.keys() <= _APART:
+        return _NO_TAGS
     fitting = {
         name: value
         for name, value in context.items()
-        if name not in ("service_tier", "region") and value.isprintable() and 0 < len(value) <= MAX_LENGTH
+        if name not in _APART and value.isprintable() and 0 < len(value) <= MAX_LENGTH
     }
     return Tags(dict(list(fitting.items())[:MAX_TAGS]))
 

@@ -16,6 +16,7 @@ from tallystick.ledger.entry import Entry
 from tallystick.ledger.intents import SUFFIX, InFlight, leftovers
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.query import Query
+from tallystick.metering.claims import Account, Matcher, attributes, settlement
 from tallystick.metering.rating import Call, rate_reading
 from tallystick.metering.spool import read_spool, spool_files
 from tallystick.wire.reading import Reading
@@ -85,6 +86,17 @@ def entry_of_flight(flight: InFlight, catalog: Catalog, now: datetime) -> Entry:
     )
 
 
+def _accounts(matcher: Matcher, entry: Entry) -> tuple[Account, ...]:
+    """The accounts that a call concerns which nobody could charge when it ended."""
+    others = {
+        "provider": (entry.provider,),
+        "model": (entry.model, entry.requested_model),
+        "run": (entry.run_id, entry.parent_run),
+        "step": (entry.step,),
+    }
+    return matcher.concerned(attributes(matcher.names, entry.tags, others), entry.started_at)
+
+
 def _take(ledger: Ledger, file: Path) -> tuple[int, int, int]:
     """Enters a file's entries: how many are new, were known, or cannot be read. The file goes once all of it is in."""
     taken = file.with_suffix(_TAKEN)
@@ -94,13 +106,14 @@ def _take(ledger: Ledger, file: Path) -> tuple[int, int, int]:
             return 0, 0, 0
         file.rename(taken)
     written = known = 0
+    matcher = Matcher(ledger.budgets())
     while True:
         data = taken.read_bytes()
         found, unread = read_spool(data)
         written = known = 0
         for entry in found:
             try:
-                receipt = ledger.append([entry], durable=True)
+                receipt = ledger.settle(entry, settlement(entry, _accounts(matcher, entry)), durable=True).result()
             except ConflictError:
                 known += 1
             else:

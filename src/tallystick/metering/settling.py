@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 
 from tallystick.catalog.catalog import Catalog
-from tallystick.core.attribution import Tags
 from tallystick.core.cost import Cost
 from tallystick.core.usage import OUTPUT_KINDS, Usage
 from tallystick.errors import UnpricedError
@@ -62,7 +61,7 @@ def entry_of(begun: Begun, outcome: Outcome | None, end: End, catalog: Catalog) 
     free = None if usage is not None else nothing_billed(end)
     if free is not None:
         usage, quality, cost = _NOTHING, "exact", Cost((), 0, notes=(free,))
-    context = {**facts.context, **reading.context}
+    context = {**facts.context, **reading.context} if facts.context else reading.context
     raw = None if outcome is None or outcome.usage_raw is None else outcome.usage_raw.decode("utf-8", "replace")
     who = begun.who
     return Entry(
@@ -78,7 +77,7 @@ def entry_of(begun: Begun, outcome: Outcome | None, end: End, catalog: Catalog) 
         maker=rated.maker,
         tier=context.get("service_tier", facts.tier),
         region=context.get("region"),
-        context=kept_context(context) if context else Tags(),
+        context=kept_context(context),
         usage=usage,
         quality=quality,
         cost=cost,
@@ -136,7 +135,7 @@ def rate_model(
     """Prices a call by the model that was served, else by the one that was asked for: a name of the caller's own, such
     as a deployment, is in no catalogue. Bedrock's own id says more than the maker's name in its answers."""
     names = (facts.model, served) if facts.api.startswith("bedrock.") else (served, facts.model)
-    known = list(dict.fromkeys(name for name in names if name)) or ["unknown"]
+    known = [name for name in names if name] or ["unknown"]
     rated: Rated | None = None
     for name in known:
         call = Call(model=name, at=at, provider=facts.provider, api=facts.api)

@@ -3,7 +3,6 @@ nobody here sees, and how long the answers are."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import threading
@@ -29,6 +28,9 @@ KEPT: Final = 64
 
 MOST_SITES: Final = 1000
 """Sites that a process and a ledger remember; the longest unused are forgotten."""
+
+SHORT: Final = 4096
+"""What names a call site is remembered with its hash up to so many characters."""
 
 WRITE_SECONDS: Final = 5.0
 NAMESPACE: Final = "calibration"
@@ -185,6 +187,7 @@ class Sites:
         self._loading = threading.Lock()
         self._key: bytes | None = None
         self._dirty: set[str] = set()
+        self._names: dict[tuple[str, ...], str] = {}
 
     def load(self) -> None:
         """Reads the key and what other processes have learned. Raises LedgerError."""
@@ -207,21 +210,28 @@ class Sites:
     def key_again(self) -> None:
         """Reads the key again: where two processes made one at the same time, the later one stands. Raises
         LedgerError."""
-        self._key = ensure_key(self._shelf, self._random)
+        key = ensure_key(self._shelf, self._random)
+        if key != self._key:
+            self._key = key
+            self._names.clear()
 
     def digest(self, *parts: bytes) -> str:
         """A keyed hash, the same for the same parts in all processes of a ledger; says nothing to others."""
-        mark = hmac.new(self._key or b"", digestmod=hashlib.sha256)
-        for part in parts:
-            mark.update(len(part).to_bytes(8, "big"))
-            mark.update(part)
-        return mark.hexdigest()[:24]
+        text = b"".join([one for part in parts for one in (len(part).to_bytes(8, "big"), part)])
+        return hmac.digest(self._key or b"", text, "sha256").hex()[:24]
 
     def name_of(self, facts: RequestFacts, tags: Mapping[str, str]) -> str:
         """The call site that a request comes from: provider, model, agent or run name, system text and tools."""
         who = tags.get("agent") or tags.get("run_name") or ""
         parts = (facts.provider, facts.model or "", facts.api, who, facts.system(), *facts.tools)
-        return self.digest(*[part.encode("utf-8", "surrogatepass") for part in parts])
+        name = self._names.get(parts)
+        if name is None:
+            name = self.digest(*[part.encode("utf-8", "surrogatepass") for part in parts])
+            if len(self._names) >= MOST_SITES:
+                self._names.clear()
+            if sum(map(len, parts)) <= SHORT:
+                self._names[parts] = name
+        return name
 
     def site(self, name: str) -> Site:
         """A call site, new or known."""

@@ -47,6 +47,9 @@ class Spool:
             handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 written = os.write(handle, line)
+                if written != len(line):
+                    # Half a line would spoil the next one.
+                    os.ftruncate(handle, os.fstat(handle).st_size - written)
             finally:
                 os.close(handle)
         except OSError:

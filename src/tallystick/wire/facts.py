@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter, is_not
 from typing import Any, Final
 
 import msgspec
@@ -34,10 +35,53 @@ _SILENT: Final = frozenset(
 )  # fmt: skip
 """Keys whose text is no part of what the model reads, or is media."""
 _DEPTH: Final = 64
+_SHORT: Final = 84
+"""Longer names may be spelled in more bytes than are read."""
 _MULTIPART: Final = re.compile(
     rb'name="(model|stream|n)"[^\r\n]{0,200}\r?\n(?:[^\r\n]{1,200}\r?\n){0,4}\r?\n([^\r\n]{1,200})\r?\n'
 )
 _FORM_BYTES: Final = 2**20
+
+
+_ABSENT: Final = msgspec.Raw()
+
+
+class _Usual(msgspec.Struct, gc=False):
+    """A body as nearly all are, so that one pass reads it; what fits no type is read field by field."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _Options | None = None
+    service_tier: str | None = None
+    background: bool | None = None
+    max_completion_tokens: msgspec.Raw = _ABSENT
+    max_output_tokens: msgspec.Raw = _ABSENT
+    max_tokens: msgspec.Raw = _ABSENT
+    n: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = _ABSENT
+    speed: msgspec.Raw = _ABSENT
+    inference_geo: msgspec.Raw = _ABSENT
+    max_gen_len: msgspec.Raw = _ABSENT
+    tier: msgspec.Raw = msgspec.field(default=_ABSENT, name="serviceTier")
+    tool_config: msgspec.Raw = msgspec.field(default=_ABSENT, name="toolConfig")
+    inference: msgspec.Raw = msgspec.field(default=_ABSENT, name="inferenceConfig")
+    generation: msgspec.Raw = msgspec.field(default=_ABSENT, name="generationConfig")
+    generation_config: msgspec.Raw = _ABSENT
+    options: msgspec.Raw = _ABSENT
+    performance: msgspec.Raw = msgspec.field(default=_ABSENT, name="performanceConfig")
+
+
+class _Options(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+_usual: Final = msgspec.json.Decoder(_Usual).decode
+_RARE: Final = (
+    "speed", "inference_geo", "max_gen_len", "tier", "tool_config", "inference", "generation", "generation_config",
+    "options", "performance",
+)  # fmt: skip
+_rare: Final = attrgetter(*_RARE)
+_NONE_OF_THEM: Final = (_ABSENT,) * len(_RARE)
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
@@ -111,10 +155,47 @@ def request_facts(
     if "multipart/" in headers.get("content-type", ""):
         return _of_form(way, plain)
     try:
-        fields = _fields(plain)
+        facts = _of_usual(way, _usual(plain), plain)
+        if facts is not None:
+            return facts
     except UNREADABLE:
-        fields = {}
-    return _of_fields(way, fields, plain)
+        pass
+    return _of_fields(way, _object(plain), plain)
+
+
+def _of_usual(way: Route, said: _Usual, body: bytes) -> RequestFacts | None:
+    """The facts of a body that has nothing rare in it; None where it has."""
+    model, tier = said.model, said.service_tier
+    if any(map(is_not, _rare(said), _NONE_OF_THEM)) or len(model or "") > _SHORT or len(tier or "") > _SHORT:
+        return None
+    most = None
+    if (
+        said.max_completion_tokens is not _ABSENT
+        or said.max_output_tokens is not _ABSENT
+        or said.max_tokens is not _ABSENT
+    ):
+        stated = (said.max_completion_tokens, said.max_output_tokens, said.max_tokens)
+        most = min([count for raw in stated if (count := _count(raw)) is not None], default=None)
+    stream = way.stream
+    if stream is None:
+        stream = way.api == "ollama.chat" if said.stream is None else said.stream
+    return RequestFacts(
+        way.api,
+        way.provider,
+        way.path,
+        way.model or model or None,
+        stream,
+        most,
+        1 if said.n is _ABSENT else _count(said.n) or 1,
+        tier or None,
+        way.context,
+        () if said.tools is _ABSENT else _tool_names({"tools": said.tools}),
+        _pictures(body),
+        said.stream_options is not None and said.stream_options.include_usage is True,
+        said.background is True,
+        len(body),
+        body,
+    )
 
 
 def _of_fields(way: Route, fields: Part, body: bytes) -> RequestFacts:
@@ -196,7 +277,7 @@ def _count(raw: msgspec.Raw | None) -> int | None:
     return value if type(value) is int and 0 < value < MAX_COUNT else None
 
 
-def _object(raw: msgspec.Raw | None) -> Part:
+def _object(raw: msgspec.Raw | bytes | None) -> Part:
     if raw is None:
         return {}
     try:

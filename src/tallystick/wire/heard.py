@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -76,7 +76,10 @@ class Ending(msgspec.Struct, frozen=True):
 
 class Heard:
     """The common part. A subclass hears one format's payloads and fills the attributes; `texts` collects the text
-    pieces when they are wanted. Never raises, whatever the payload."""
+    pieces when they are wanted. `calm` is how the reads begin that may wait: those that bring pieces of text, never an
+    end. Never raises, whatever the payload."""
+
+    calm: ClassVar[bytes] = b""
 
     __slots__ = (
         "api", "context", "created", "ended", "error", "fault", "final", "finish", "model", "open", "raw", "reading",
@@ -109,8 +112,9 @@ class Heard:
         """Counts a piece of generated text."""
         # surrogatepass: JSON may spell half a character, and it counts as its three bytes.
         self.text_bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
-        if self.texts is not None:
-            self.texts.append(piece)
+        texts = self.texts
+        if texts is not None:
+            texts.append(piece)
 
     def unseen(self, piece: str) -> None:
         """Counts a piece that is generated but is no text for a reader: the arguments of a tool."""

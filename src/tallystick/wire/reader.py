@@ -18,6 +18,7 @@ from tallystick.wire.eventstream import EventStream
 from tallystick.wire.facts import RequestFacts
 from tallystick.wire.frames import Framing, Lines, Objects, Passing, Whole
 from tallystick.wire.heard import Ending, Heard, Outcome
+from tallystick.wire.reading import Reading
 from tallystick.wire.sse import LIMIT, Sse
 from tallystick.wire.stream_anthropic import MessagesHeard
 from tallystick.wire.stream_bedrock import ConverseHeard, InvokeBodyHeard, InvokeHeard
@@ -40,9 +41,12 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reader:
-    """Reads one response. Made by `reader_for`; neither `feed` nor `close` ever raises, whatever the bytes."""
+    """Reads one response. Made by `reader_for`; none of its methods ever raises, whatever the bytes."""
 
-    __slots__ = ("_expected", "_framing", "_heard", "_inflater", "_outcome", "_status", "_texts", "response_bytes")
+    __slots__ = (
+        "_expected", "_framing", "_hear", "_heard", "_inflater", "_outcome", "_pieces", "_reading", "_status", "_texts",
+        "made", "response_bytes",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,35 +65,70 @@ class Reader:
         self._expected = expected
         self._texts = texts
         self._outcome: Outcome | None = None
-        self.response_bytes = 0
+        self._reading: Reading | None = None
+        self._pieces, self._hear = framing.feed, heard.hear
+        self.response_bytes = self.made = 0
 
     @property
     def ended(self) -> bool:
         """Whether the format's own end has been seen."""
         return self._heard.ended
 
+    @property
+    def usage(self) -> Usage | None:
+        """The usage so far, where the latest read stated one."""
+        reading = self._heard.reading
+        return None if reading is None or reading is self._reading else reading.usage
+
+    @property
+    def calm(self) -> bytes:
+        """How reads begin that bring text and never an end, where each is one event. Several of them may be joined and
+        taken at once, later. Empty where every read has to be taken as it comes."""
+        return self._heard.calm if self._inflater is None and isinstance(self._framing, Sse) else b""
+
+    def take(self, data: bytes) -> bool:
+        """Takes in the next bytes of the body as they came off the wire, for those who want no more of each read than
+        `made`, the length of the generated text in it. True when it brought more than text: then see `usage` and
+        `ended`."""
+        heard = self._heard
+        before, ended = heard.text_bytes, heard.ended
+        reading = self._reading = heard.reading
+        if self._outcome is None:
+            self.response_bytes += len(data)
+            if self._inflater is not None:
+                data = self._inflater.feed(data)
+            hear = self._hear
+            for payload in self._pieces(data):
+                hear(payload)
+            if self._expected is not None and self.response_bytes >= self._expected and not heard.ended:
+                self._complete()
+        self.made = heard.text_bytes - before
+        return heard.reading is not reading or heard.ended is not ended
+
+    def take_calm(self, reads: list[bytes]) -> bool:
+        """Takes in reads that begin as `calm` says and are one event of one line each, all of which wait since; like
+        `take` otherwise."""
+        framing, heard = self._framing, self._heard
+        if self._outcome is not None or not isinstance(framing, Sse) or not framing.resting:
+            return self.take(b"".join(reads))
+        before, ended = heard.text_bytes, heard.ended
+        reading = self._reading = heard.reading
+        start, hear = len(heard.calm) - 1, self._hear
+        for data in reads:
+            hear(data[start:-2])
+        self.response_bytes += sum(map(len, reads))
+        self.made = heard.text_bytes - before
+        return heard.reading is not reading or heard.ended is not ended
+
     def feed(self, data: bytes) -> Progress | None:
         """Takes in the next bytes of the body as they came off the wire; None when they bring nothing to tell."""
-        if self._outcome is not None:
+        if not self.take(data) and not self.made:
             return None
-        self.response_bytes += len(data)
-        if self._inflater is not None:
-            data = self._inflater.feed(data)
-        heard = self._heard
-        bytes_before, reading_before, ended_before = heard.text_bytes, heard.reading, heard.ended
-        for payload in self._framing.feed(data):
-            heard.hear(payload)
-        if self._expected is not None and self.response_bytes >= self._expected and not heard.ended:
-            self._complete()
-        made = heard.text_bytes - bytes_before
-        if not made and heard.reading is reading_before and heard.ended is ended_before:
-            return None
-        usage = heard.reading.usage if heard.reading is not None and heard.reading is not reading_before else None
         text = ""
         if self._texts:
             text = "".join(self._texts)
             self._texts.clear()
-        return Progress(text, made, usage, heard.ended)
+        return Progress(text, self.made, self.usage, self._heard.ended)
 
     def close(self, reason: str = "end") -> Outcome:
         """The outcome. `reason` says why no more bytes come: `end` of the bytes, `cut` by us, `cancelled` by the
@@ -154,15 +193,23 @@ _EVENT_STREAM: Final = "text/event-stream"
 _BINARY: Final = "application/vnd.amazon.eventstream"
 
 
-def reader_for(facts: RequestFacts, status: int, headers: Mapping[str, str], *, want_text: bool = False) -> Reader:
+def reader_for(
+    facts: RequestFacts,
+    status: int,
+    headers: Mapping[str, str],
+    *,
+    want_text: bool = False,
+    texts: list[str] | None = None,
+) -> Reader:
     """The reader of a response, chosen by what was asked and by how the response says it comes.
 
     `headers` are those of the response, looked up by their names in lower case. With `want_text` each progress carries
-    the text it brought.
+    the text it brought. Who uses `take` may give `texts`, to which each piece is added.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = headers.get("content-encoding", "").strip().lower()
-    texts: list[str] | None = [] if want_text else None
+    if want_text and texts is None:
+        texts = []
     heard, framing = _stream(facts, kind, texts) if facts.stream and status < 400 else (None, Whole())
     if heard is None:
         heard = _body(facts, status, headers, texts)

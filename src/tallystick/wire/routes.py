@@ -102,7 +102,12 @@ def route(method: str, url: str, provider: str | None = None) -> Route | None:
     `url` is a whole URL or a path; `provider` names who bills where the caller knows better than the host (a gateway
     does). A host that is nobody's we know bills as `other:<host>`; a path alone bills as the maker of its format.
     """
-    return _routed(*_split(url), provider) if method.upper() == "POST" else None
+    return _at(url, provider) if method.upper() == "POST" else None
+
+
+@lru_cache(maxsize=256)
+def _at(url: str, provider: str | None) -> Route | None:
+    return _routed(*_split(url), provider)
 
 
 @lru_cache(maxsize=512)

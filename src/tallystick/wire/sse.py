@@ -15,7 +15,7 @@ LIMIT: Final = 64 * 2**20
 _BOM: Final = b"\xef\xbb\xbf"
 _END: Final = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
 _LONGEST_END: Final = 4
-_SHORTEST: Final = len(b"data: \n\n")
+_CR: Final = ord("\r")
 
 
 class Sse:
@@ -33,22 +33,25 @@ class Sse:
         self._cr = False
         self._first = True
 
+    @property
+    def resting(self) -> bool:
+        """Whether the next byte begins an event."""
+        return not (self._held or self._cr or self.overflow)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that these bytes complete; events without data are left out."""
         if self.overflow:
             return []
-        # Nearly every read is one event of one line.
-        if (
-            not self._held
-            and not self._cr
-            and data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
-            and data.find(b"\n") == len(data) - 2
-            and b"\r" not in data
-            and len(data) > _SHORTEST
-        ):
-            self._first = False
-            return [data[6:-2]]
+        # Nearly every read is one event: a line of data, maybe after the line of its name.
+        if not self._held and not self._cr and data[-2:] == b"\n\n" and _CR not in data:
+            start, last = 0, len(data) - 2
+            end = data.find(b"\n")
+            if end != last and data[:7] == b"event: ":
+                start = end + 1
+                end = data.find(b"\n", start)
+            if end == last and data[start : start + 6] == b"data: " and start + 6 < last:
+                self._first = False
+                return [data[start + 6 : -2]]
         if self._cr or b"\r" in data:
             data = self._unified(data)
         lines = data.split(b"\n")

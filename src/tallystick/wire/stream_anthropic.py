@@ -51,6 +51,7 @@ class MessagesHeard(Heard):
     """Hears the events of a stream."""
 
     __slots__ = ("_counted", "_merged")
+    calm = b"event: content_block_delta\ndata: {"
 
     def __init__(self, facts: RequestFacts, texts: list[str] | None = None) -> None:
         super().__init__(facts, texts)

@@ -36,6 +36,9 @@ class _End(msgspec.Struct, gc=False):
     incomplete_details: _Incomplete | None = None
     choices: list[_Choice] = []
     candidates: list[_Choice] = []
+    usage: msgspec.Raw = msgspec.Raw()
+    metadata: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="usageMetadata")
+    error: msgspec.Raw = msgspec.Raw()
 
 
 _end: Final = msgspec.json.Decoder(_End).decode
@@ -49,12 +52,28 @@ class BodyHeard(Heard):
     def hear(self, payload: bytes) -> None:
         """Takes in the body."""
         self.started = True
+        try:
+            end = _end(payload)
+        except UNREADABLE:
+            end = None
+        if end is not None and is_null(end.error):
+            usage = end.usage if len(end.usage) else end.metadata
+            if not is_null(usage):
+                # Nearly every body: where its usage can be read, its text need not be counted.
+                self.answered(payload, usage)
+                self.finish = _finish(end)
+                if self.reading is not None:
+                    return
+        self._tell(payload, end)
+
+    def _tell(self, payload: bytes, end: _End | None) -> None:
+        """Takes in a body that is an error, or states no usage, or is not as documented."""
         fields = fields_of(payload)
         if not is_null(fields.get("error")):
             self.failed(value_of(fields["error"]))
         if fields:
             self.answered(payload, fields.get("usage") or fields.get("usageMetadata"))
-            self.finish = _finish(payload)
+            self.finish = None if end is None else _finish(end)
         elif payload.strip() != b"{}":
             self.strange(payload)
         if self.reading is None:
@@ -92,12 +111,8 @@ class SpeechHeard(Heard):
             self.final = True
 
 
-def _finish(payload: bytes) -> str | None:
+def _finish(end: _End) -> str | None:
     """Why the answer ended, in the provider's word."""
-    try:
-        end = _end(payload)
-    except UNREADABLE:
-        return None
     for choice in (*end.choices, *end.candidates):
         if choice.finish_reason or choice.gemini:
             return choice.finish_reason or choice.gemini

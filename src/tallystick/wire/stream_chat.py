@@ -44,6 +44,9 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
+_ABSENT: Final = msgspec.Raw()
+
+
 class _Groq(msgspec.Struct, gc=False):
     usage: msgspec.Raw = msgspec.Raw()
     error: str | None = None
@@ -51,8 +54,8 @@ class _Groq(msgspec.Struct, gc=False):
 
 class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
+    usage: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
     x_groq: _Groq | None = None
 
 
@@ -73,6 +76,7 @@ class ChatHeard(Heard):
     """Hears chunks."""
 
     __slots__ = ()
+    calm = b"data: {"
 
     def __init__(self, facts: RequestFacts, texts: list[str] | None = None) -> None:
         super().__init__(facts, texts)
@@ -93,11 +97,30 @@ class ChatHeard(Heard):
                 self.open.pop(choice.index or 0, None)
             delta = choice.delta
             if delta is not None:
-                self._delta(delta)
+                content = delta.content
+                if isinstance(content, str):
+                    # As in `text`: nearly every chunk comes here.
+                    self.text_bytes += (
+                        len(content) if content.isascii() else len(content.encode("utf-8", "surrogatepass"))
+                    )
+                    if self.texts is not None:
+                        self.texts.append(content)
+                elif content:
+                    self._parts(content)
+                if (
+                    delta.tool_calls
+                    or delta.reasoning_content
+                    or delta.reasoning
+                    or delta.refusal
+                    or delta.function_call is not None
+                    or delta.audio is not None
+                ):
+                    self._beside(delta)
             if choice.text:
                 self.text(choice.text)
-        if len(chunk.usage) > _NULL or len(chunk.error) or chunk.x_groq is not None:
-            self._aside(payload, chunk.usage, chunk.error, chunk.x_groq)
+        usage = chunk.usage
+        if (usage is not _ABSENT and len(usage) > _NULL) or chunk.error is not _ABSENT or chunk.x_groq is not None:
+            self._aside(payload, usage, chunk.error, chunk.x_groq)
 
     def _begin(self, payload: bytes) -> None:
         self.started = True
@@ -109,13 +132,8 @@ class ChatHeard(Heard):
         if head.service_tier:
             self.context["service_tier"] = head.service_tier
 
-    def _delta(self, delta: _Delta) -> None:
-        content = delta.content
-        if content:
-            if isinstance(content, str):
-                self.text(content)
-            else:
-                self._parts(content)
+    def _beside(self, delta: _Delta) -> None:
+        """What a piece of an answer has beside its content."""
         if delta.tool_calls or delta.function_call is not None:
             self._calls(delta)
         if delta.reasoning_content:

@@ -51,6 +51,7 @@ class ResponsesHeard(Heard):
     """Hears the events of a response."""
 
     __slots__ = ()
+    calm = b"event: response.output_text.delta\ndata: {"
 
     def hear(self, payload: bytes) -> None:
         """Takes in the data of one event."""

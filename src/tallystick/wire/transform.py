@@ -28,6 +28,10 @@ _OPTION: Final = "stream_options"
 _ASK: Final = b'{"include_usage":true}'
 _KEY: Final = b'"usage"'
 _NULL: Final = b'"usage":null'
+_MEMBER: Final = b',"usage":null'
+_LENGTH: Final = len(_NULL)
+_PADDING: Final = b',"obfuscation":"'
+_CR: Final = ord("\r")
 _PLACES: Final = 64
 """Each place where a member may stand costs a decode, and a hostile body may name it a million times."""
 
@@ -101,8 +105,15 @@ class UsageFilter:
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to hand over for these."""
-        if not self._held and data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
+        if not self._held and data[-2:] == b"\n\n" and _CR not in data and data.find(b"\n\n") == len(data) - 2:
             return _without_usage(data)
+        return self._in_pieces(data)
+
+    def whole(self, event: bytes) -> bytes:
+        """Like `feed`, for bytes that are known to be one whole event."""
+        return self._in_pieces(event) if self._held else _without_usage(event)
+
+    def _in_pieces(self, data: bytes) -> bytes:
         events = self._events.feed(data)
         self._held = self._events.pending > 0
         return b"".join(map(_without_usage, events))
@@ -113,9 +124,19 @@ class UsageFilter:
 
 
 def _without_usage(event: bytes) -> bytes:
-    found = event.count(_KEY)
-    if not found:
+    place = event.rfind(_KEY)
+    if place < 0:
         return event
+    if event[place - 1 : place + _LENGTH] == _MEMBER and event.find(_KEY) == place and event[:7] == b"data: {":
+        # Where the object of the event ends here, or after the padding that OpenAI adds, the member is its own and no
+        # inner one's.
+        after, end = place + _LENGTH, len(event)
+        inside = after + len(_PADDING)
+        if event[-3:] == b"}\n\n" and (
+            after == end - 3 or (event[after:inside] == _PADDING and event.find(b'"', inside) == end - 4)
+        ):
+            return event[: place - 1] + event[after:]
+    found = event.count(_KEY)
     if found == 1 and event.startswith(b"data: {") and event.count(_NULL) == 1:
         try:
             top = _top(event[6:])
@@ -131,9 +152,9 @@ def _without_usage(event: bytes) -> bytes:
         return b""
     usage = bytes(fields.pop("usage"))
     expected = {name: bytes(raw) for name, raw in fields.items()}
-    for place in islice(re.finditer(rb'"usage"\s*:\s*', event), _PLACES):
-        if event.startswith(usage, place.end()):
-            changed = _cut(event, place.start(), place.end() - place.start() + len(usage))
+    for found_at in islice(re.finditer(rb'"usage"\s*:\s*', event), _PLACES):
+        if event.startswith(usage, found_at.end()):
+            changed = _cut(event, found_at.start(), found_at.end() - found_at.start() + len(usage))
             if _plain(b"".join(Sse().feed(changed + b"\n\n"))) == expected:
                 return changed
     return event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, NoReturn
@@ -23,6 +24,8 @@ _WHOLE: Final = 30
 
 
 _READY: Final[dict[str, tuple[Callable[[bytes], Any], Callable[[Any], Reading]]]] = {}
+_MAKING: Final = threading.Lock()
+"""Two threads that need a type for the first time at once bring msgspec, and with it the process, down."""
 
 
 def read_usage(
@@ -39,6 +42,8 @@ def read_usage(
     UnsupportedApi for an API that is known but has no reader yet.
     """
     form = _format(api)
+    if api not in _READY:
+        _prepare(api)
     reading = form.of_usage(_typed(api, usage, form.usage_type))
     if not context:
         return reading
@@ -65,7 +70,9 @@ def read_response(api: str, body: bytes) -> Reading:
 
 def _prepare(api: str) -> tuple[Callable[[bytes], Any], Callable[[Any], Reading]]:
     form = _format(api)
-    _READY[api] = msgspec.json.Decoder(form.body_type).decode, form.of_body
+    with _MAKING:
+        msgspec.json.Decoder(form.usage_type)
+        _READY[api] = msgspec.json.Decoder(form.body_type).decode, form.of_body
     return _READY[api]
 
 

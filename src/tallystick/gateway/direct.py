@@ -1,0 +1,304 @@
+"""Direct: HTTP/1.1 to providers on the gateway's own loop: no other thread between the provider's words and the client.
+
+A request is one write, a chunk of an answer one callback; connections are kept by origin and taken again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+
+from tallystick.gateway.sending import ConnectError, Headers, UpstreamFault, fault_of
+
+if TYPE_CHECKING:
+    import ssl
+
+IDLE_SECONDS: Final = 60.0
+"""How long an idle connection is kept for the next request."""
+
+MOST_IDLE: Final = 100
+MOST_HEADERS: Final = 500
+AHEAD: Final = 64 * 1024
+"""Bytes of an answer that are read ahead of a slow client."""
+
+_JOINED: Final = 64 * 1024
+_LENGTHLESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+Origin = tuple[bool, str, int]
+"""Whether it is TLS, the host, the port."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection to a provider, with the answer that is on its way."""
+
+    def __init__(self, pool: DirectSender, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+        self.pool = pool
+        self.origin = origin
+        self.loop = loop
+        self.answer: DirectAnswer | None = None
+        self.transport: Any = None
+        self.idle_since = 0.0
+        self.parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.pool.open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        answer = self.answer
+        if answer is None:
+            # Nobody asked for anything: what is said now belongs to no request.
+            self.transport.abort()
+            return
+        answer.heard = self.loop.time()
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.answer = None
+            answer.fail("The provider's answer is no HTTP.")
+            self.transport.abort()
+        answer.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.pool.forget(self)
+        answer, self.answer = self.answer, None
+        if answer is None:
+            return
+        if answer.until_close and exc is None:
+            answer.finish()
+        else:
+            answer.fail("The connection to the provider broke off.")
+        answer.wake()
+
+    def on_message_begin(self) -> None:
+        if self.answer is None:
+            # More than was asked for: whatever it is, the next request must not get it.
+            self.transport.abort()
+        else:
+            self.answer.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        answer = self.answer
+        if answer is not None and len(answer.headers) < MOST_HEADERS:
+            answer.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        answer = self.answer
+        status = self.parser.get_status_code()
+        if answer is None or status < 200:
+            return
+        answer.status = status
+        names = {name for name, _ in answer.headers}
+        bodiless = status in (204, 304) or answer.bodiless
+        answer.until_close = not bodiless and not names & {b"content-length", b"transfer-encoding"}
+        answer.begun = True
+        if answer.bodiless:
+            # The parser waits for a body that a HEAD does not get, so the connection is of no more use.
+            self.answer = None
+            answer.finish()
+            self.transport.close()
+
+    def on_body(self, data: bytes) -> None:
+        answer = self.answer
+        if answer is not None:
+            answer.chunks.append(data)
+            answer.ahead += len(data)
+            if answer.ahead > AHEAD and not answer.paused:
+                answer.paused = True
+                self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        answer = self.answer
+        if answer is None or not answer.begun:
+            return
+        self.answer = None
+        answer.finish()
+        if answer.paused:
+            answer.paused = False
+            self.transport.resume_reading()
+        if self.parser.should_keep_alive() and not self.transport.is_closing():
+            self.pool.keep(self)
+        else:
+            self.transport.close()
+
+
+class DirectAnswer:
+    """An answer as it arrives. See `sending.Answer`."""
+
+    __slots__ = (
+        "_connection", "_fault", "_timer", "_wait", "_waiter", "ahead", "begun", "bodiless", "chunks", "ended",
+        "headers", "heard", "paused", "status", "until_close",
+    )  # fmt: skip
+
+    def __init__(self, connection: _Connection, wait: float, *, bodiless: bool) -> None:
+        self._connection = connection
+        self._fault: UpstreamFault | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._wait = wait
+        self.bodiless = bodiless
+        self.begun = self.ended = self.paused = self.until_close = False
+        self.chunks: list[bytes] = []
+        self.ahead = 0
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.heard = connection.loop.time()
+        self._timer = connection.loop.call_later(wait, self._check)
+
+    async def head(self) -> None:
+        """Returns when the head is there. Raises UpstreamFault."""
+        while not self.begun:
+            if self._fault is not None:
+                raise self._fault
+            await self._more()
+
+    async def read(self) -> bytes | None:
+        """The next bytes, None at the end. Raises UpstreamFault."""
+        chunks = self.chunks
+        while not chunks:
+            if self.ended:
+                return None
+            if self._fault is not None:
+                raise self._fault
+            await self._more()
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.ahead = 0
+        if self.paused:
+            self.paused = False
+            self._connection.transport.resume_reading()
+        return data
+
+    async def aclose(self) -> None:
+        """Stops reading; a connection whose answer was not read to its end is closed."""
+        self._timer.cancel()
+        if not self.ended and self._connection.answer is self:
+            self._connection.answer = None
+            self._connection.transport.abort()
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        self.ended = True
+        self._timer.cancel()
+
+    def fail(self, what: str, *, timed_out: bool = False) -> None:
+        """The answer will not be complete."""
+        self._fault = UpstreamFault(what, timed_out=timed_out)
+        self._timer.cancel()
+
+    def wake(self) -> None:
+        """Something has come."""
+        waiter = self._waiter
+        if waiter is not None and (self.chunks or self.ended or self._fault is not None or self.begun):
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _more(self) -> None:
+        self._waiter = self._connection.loop.create_future()
+        await self._waiter
+
+    def _check(self) -> None:
+        """Ends an answer whose provider has been silent for too long while somebody waits for it."""
+        connection = self._connection
+        now = connection.loop.time()
+        if self._waiter is None:
+            self.heard = max(self.heard, now - self._wait / 2)
+        left = self.heard + self._wait - now
+        if left > 0:
+            self._timer = connection.loop.call_later(left, self._check)
+            return
+        self.fail("The provider did not answer in time.", timed_out=True)
+        connection.answer = None
+        connection.transport.abort()
+        self.wake()
+
+
+class DirectSender:
+    """Sends requests on the running loop. `context` is for TLS, `connect` and `read` are in seconds."""
+
+    def __init__(self, context: ssl.SSLContext, *, connect: float, read: float) -> None:
+        self._context = context
+        self._connect = connect
+        self._read = read
+        self._idle: dict[Origin, list[_Connection]] = {}
+        self.open: set[_Connection] = set()
+
+    async def send(self, method: str, url: str, headers: Headers, body: bytes) -> DirectAnswer:
+        """Sends a request and returns when the head of the answer is there. Raises UpstreamFault."""
+        scheme, _, rest = url.partition("://")
+        authority, _, path = rest.partition("/")
+        lines = [f"{method} /{path} HTTP/1.1\r\nhost: {authority}\r\n".encode("latin-1")]
+        lines += [b"%b: %b\r\n" % pair for pair in headers]
+        lines.append(b"\r\n" if not body and method in _LENGTHLESS else b"content-length: %d\r\n\r\n" % len(body))
+        connection = await self._connection(_origin(scheme, authority))
+        answer = connection.answer = DirectAnswer(connection, self._read, bodiless=method == "HEAD")
+        if len(body) <= _JOINED:
+            lines.append(body)
+            connection.transport.write(b"".join(lines))
+        else:
+            connection.transport.write(b"".join(lines))
+            connection.transport.write(body)
+        try:
+            await answer.head()
+        except BaseException:
+            await answer.aclose()
+            raise
+        return answer
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        for connection in list(self.open):
+            connection.transport.abort()
+        self._idle.clear()
+        # The transports tell of their end on the next turn of the loop.
+        await asyncio.sleep(0)
+
+    def keep(self, connection: _Connection) -> None:
+        """Takes back a connection for the next request."""
+        idle = self._idle.setdefault(connection.origin, [])
+        if len(idle) >= MOST_IDLE:
+            connection.transport.close()
+            return
+        connection.idle_since = connection.loop.time()
+        idle.append(connection)
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection has ended."""
+        self.open.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    async def _connection(self, origin: Origin) -> _Connection:
+        loop = asyncio.get_running_loop()
+        idle = self._idle.get(origin)
+        while idle:
+            kept = idle.pop()
+            if not kept.transport.is_closing() and loop.time() - kept.idle_since < IDLE_SECONDS:
+                return kept
+            kept.transport.close()
+        secure, host, port = origin
+        try:
+            async with asyncio.timeout(self._connect):
+                _, made = await loop.create_connection(
+                    lambda: _Connection(self, origin, loop),
+                    host,
+                    port,
+                    ssl=self._context if secure else None,
+                    server_hostname=host if secure else None,
+                )
+        except TimeoutError:
+            raise ConnectError("The provider could not be reached in time.", timed_out=True) from None
+        except (OSError, ValueError) as error:
+            raise fault_of(error) from None
+        return made
+
+
+def _origin(scheme: str, authority: str) -> Origin:
+    secure = scheme == "https"
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:
+        host, port = authority, "443" if secure else "80"
+    return secure, host.strip("[]"), int(port)
