@@ -18,7 +18,7 @@ from tallystick.ledger.intents import SUFFIX, read_flights
 from tallystick.ledger.sqlite import SqliteLedger
 from tallystick.simulator import Answer, Simulator
 
-CALLS = int(os.environ.get("MATRIX_CALLS", "1000"))
+CALLS = int(os.environ.get("MATRIX_CALLS", "300"))
 CROWD = 200
 
 

@@ -11,7 +11,10 @@ import pytest
 
 import tallystick
 from tallystick.cli import run
+from tallystick.core.attribution import Tags
 from tallystick.core.usage import Usage
+from tallystick.ledger.budget import Budget
+from tallystick.metering.budgets import put
 
 AT = datetime(2026, 10, 1, 12, tzinfo=UTC)
 
@@ -53,7 +56,7 @@ def test_an_agent_asks_what_it_costs():
         ("list_runs", {"limit": 1}),
         ("estimate", {"model": "gpt-5", "text": "Hello, how are you today?", "max_output": 100}),
     )
-    assert [tool.name for tool in tools] == ["get_spend", "estimate", "list_runs"]
+    assert [tool.name for tool in tools] == ["get_spend", "get_budget", "estimate", "list_runs"]
     assert all(tool.annotations.read_only_hint for tool in tools)
     assert all("cost" in tool.description for tool in tools)
     everything, ada, days, runs, guess = map(value, answers)
@@ -66,6 +69,23 @@ def test_an_agent_asks_what_it_costs():
     assert runs["outside_any_run"]["calls"] == 1
     assert guess["input"]["tokens"] == 7 or guess["input"]["tokens"] > 7
     assert guess["high"]["usd"]
+
+
+def test_an_agent_asks_what_it_may_still_spend():
+    tallystick.record({"input": 1000, "output": 100}, "gpt-4o", team="a")
+    with tallystick.open() as ledger:
+        put(
+            ledger,
+            Budget(budget_id="team-a", limit=10**12, scope=Tags(team="a"), sources=("manual",)),
+            datetime.now(UTC),
+        )
+    _, answers = asked(("get_budget", {}), ("get_budget", {"name": "team-b"}))
+    [budget] = value(answers[0])["budgets"]
+    [account] = budget["accounts"]
+    assert (budget["name"], budget["limit"], budget["hard"]) == ("team-a", {"usd": "1"}, True)
+    assert (account["spent"], account["left"]) == ({"usd": "0.0035"}, {"usd": "0.9965"})
+    assert answers[1].is_error
+    assert "team-a" in answers[1].content[0].text
 
 
 def test_mistakes_are_answered_with_a_sentence():

@@ -1,7 +1,6 @@
 """tally mcp: answers an agent's questions about cost, over the Model Context Protocol on standard input and output.
 
-Read-only: the ledger is opened for reading, question by question, and nothing that is asked is kept. There is no tool
-for budgets as long as there are none: an answer "no limit" would be taken for a fact about the budget.
+Read-only: the ledger is opened for reading, question by question, and nothing that is asked is kept.
 """
 
 from __future__ import annotations
@@ -94,7 +93,21 @@ def list_runs(since: str | None = None, limit: int = 20) -> dict[str, Any]:
     }
 
 
-TOOLS: Final[Sequence[Callable[..., dict[str, Any]]]] = (get_spend, estimate, list_runs)
+def get_budget(name: str | None = None) -> dict[str, Any]:
+    """The budgets that limit what calls may cost: limit, spent, held for calls in flight, left, and when it resets.
+
+    name: only this budget. A budget without accounts has not been used in its present period: all of it is left.
+    """
+    from tallystick.insight.api_rows import budget_json
+    from tallystick.metering.budgets import find_budget, standings
+
+    with front.open(read_only=True) as ledger:
+        found = ledger.budgets().budgets if name is None else (find_budget(ledger, name),)
+        rows = [budget_json(budget, standings(ledger, budget, front.now())) for budget in found[:MOST_ROWS]]
+    return {"budgets": rows, "budgets_left_out": max(0, len(found) - MOST_ROWS)}
+
+
+TOOLS: Final[Sequence[Callable[..., dict[str, Any]]]] = (get_spend, get_budget, estimate, list_runs)
 
 
 def server() -> Any:
