@@ -18,7 +18,7 @@ from tallystick.ledger.intents import SUFFIX, read_flights
 from tallystick.ledger.sqlite import SqliteLedger
 from tallystick.simulator import Answer, Simulator
 
-CALLS = int(os.environ.get("MATRIX_CALLS", "300"))
+CALLS = int(os.environ.get("MATRIX_CALLS", "400"))
 CROWD = 200
 
 
