@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,15 +10,15 @@ import msgspec
 
 from tallystick import front
 from tallystick.cli import printable
-from tallystick.cli.shared import AGES, INCOMPLETE, json_option, pairs, reading_ledger, say_json, show_table
+from tallystick.cli.shared import INCOMPLETE, json_option, pairs, reading_ledger, say_json, show_table
 from tallystick.errors import InputError
+from tallystick.insight.api_rows import budget_json, hold_json
+from tallystick.insight.when import length_of
 
 if TYPE_CHECKING:
     from tallystick.ledger.budget import Budget
-    from tallystick.ledger.hold import Charge, Hold
+    from tallystick.ledger.hold import Charge
     from tallystick.metering.budgets import Standing
-
-MOST_HOURS = 24 * 366
 
 
 @click.group("budget", invoke_without_command=True, epilog="Example: tally budget add team-a --limit '$50/day'")
@@ -86,7 +86,7 @@ def list_(as_json: bool) -> None:
     with reading_ledger() as ledger:
         found = [(budget, standings(ledger, budget, front.now())) for budget in ledger.budgets().budgets]
     if as_json:
-        say_json({"budgets": [_json(budget, stands) for budget, stands in found]})
+        say_json({"budgets": [budget_json(budget, stands) for budget, stands in found]})
         return
     if not found:
         click.echo("There is no budget yet. Example: tally budget add team-a --limit '$50/day' --scope team=a")
@@ -114,7 +114,7 @@ def raise_(name: str, by: str, length: str) -> None:
     from tallystick.metering.budgets import find_budget
     from tallystick.metering.rules import parse_limit
 
-    until = front.now() + _length(length)
+    until = front.now() + length_of(length)
     amount, unit, period = parse_limit(by)
     with front.open() as ledger:
         budget = find_budget(ledger, name)
@@ -187,7 +187,7 @@ def holds(ctx: click.Context, suspect: bool, as_json: bool) -> None:
         units = {budget.budget_id: budget for budget in ledger.budgets().budgets}
         found = ledger.holds("suspect") + ([] if suspect else ledger.holds("open"))
     if as_json:
-        say_json({"holds": [_hold_json(hold, units) for hold in found]})
+        say_json({"holds": [hold_json(hold, units) for hold in found]})
         return
     if not found:
         click.echo("Nothing is held." if not suspect else "No hold is suspect.")
@@ -228,7 +228,7 @@ def _show(name: str, *, as_json: bool, ledger: Any) -> None:
     budget = find_budget(ledger, name)
     stands = standings(ledger, budget, front.now())
     if as_json:
-        say_json(_json(budget, stands))
+        say_json(budget_json(budget, stands))
         return
     facts = {
         "limit": limit_words(budget),
@@ -295,58 +295,6 @@ def _remarks(budget: Budget | None, stands: tuple[Standing, ...], shown: Budget 
     return ", ".join(parts)
 
 
-def _json(budget: Budget, stands: tuple[Standing, ...]) -> dict[str, Any]:
-    from tallystick.metering.rules import period_words
-
-    return {
-        "name": budget.budget_id,
-        "limit": _amount(budget, budget.limit),
-        "unit": budget.unit,
-        "period": period_words(budget.period),
-        "tz": budget.period.tz,
-        "anchor": budget.period.anchor,
-        "scope": dict(budget.scope),
-        "each": list(budget.each),
-        "hard": budget.hard,
-        "failure": budget.failure,
-        "sources": list(budget.sources),
-        "alerts": list(budget.alerts),
-        "paused": budget.paused,
-        "raised_by": _amount(budget, budget.raised_by),
-        "raised_until": _instant(budget.raised_until),
-        "accounts": [
-            {
-                "value": one.value,
-                **{
-                    name: _amount(budget, getattr(one, name))
-                    for name in ("limit", "spent", "suspect", "held", "overdraft", "left")
-                },
-                "resets_at": _instant(one.resets_at),
-            }
-            for one in stands
-        ],
-    }
-
-
-def _hold_json(hold: Hold, budgets: dict[str, Budget]) -> dict[str, Any]:
-    return {
-        "call_id": hold.hold_id,
-        "state": hold.state,
-        "owner": hold.owner,
-        "authorised_at": _instant(hold.authorised_at),
-        "expires_at": _instant(hold.expires_at),
-        "holds": [
-            {
-                "budget": one.budget_id,
-                "value": one.value,
-                "period": one.period,
-                "amount": _amount(budgets.get(one.budget_id), one.amount),
-            }
-            for one in hold.charges
-        ],
-    }
-
-
 def _charges(charges: tuple[Charge, ...], budgets: dict[str, Budget]) -> str:
     from tallystick.metering.claims import money_words, shown_value
 
@@ -354,18 +302,6 @@ def _charges(charges: tuple[Charge, ...], budgets: dict[str, Budget]) -> str:
         f"{money_words(budgets.get(one.budget_id), one.amount)} of {one.budget_id}{shown_value(one.value)}"
         for one in charges
     )
-
-
-def _amount(budget: Budget | None, amount: int) -> Any:
-    from tallystick.core.money import Money
-
-    return amount if budget is not None and budget.unit != "usd" else Money(amount).to_json()
-
-
-def _instant(at: datetime | None) -> str | None:
-    from tallystick.ledger.entry import rfc3339
-
-    return None if at is None else rfc3339(at)
 
 
 def _minute(at: datetime | None) -> str:
@@ -378,15 +314,3 @@ def _percentages(text: str | None) -> list[int]:
         return [int(part) for part in parts]
     except ValueError:
         raise InputError(f"{text!r} are not percentages.", todo="Write --alert 50,80,100.") from None
-
-
-def _length(text: str) -> timedelta:
-    number, suffix = text.strip()[:-1], text.strip()[-1:].lower()
-    if suffix not in AGES or not (number.isascii() and number.isdigit()) or len(number) > 7:
-        raise InputError(
-            f"{text!r} is not a length of time.", money="Nothing was changed.", todo="Write 30m, 2h or 7d."
-        )
-    length = timedelta(seconds=int(number) * AGES[suffix])
-    if not timedelta() < length <= timedelta(hours=MOST_HOURS):
-        raise InputError("A raise lasts up to a year.", money="Nothing was changed.")
-    return length

@@ -9,9 +9,10 @@ import click
 from tallystick import front
 from tallystick.cli import printable
 from tallystick.cli.report import names
-from tallystick.cli.shared import WHEN, json_option, pairs, parse_instant, reading_ledger, say_json
+from tallystick.cli.shared import json_option, pairs, reading_ledger, say_json
 from tallystick.core.periods import zone
 from tallystick.insight.report import PER, report
+from tallystick.insight.when import WHEN, instant_of
 
 
 @click.command("chart", epilog="Example: tally chart --per day --by model --since 30d --out spend.png")
@@ -40,7 +41,7 @@ def command(
     """Draws what was spent, offline. Needs the extra: pip install 'tallystick[charts]'."""
     with reading_ledger() as ledger:
         local = zone(tz or ledger.zone)
-        start, end = (None if text is None else parse_instant(text, front.now(), local) for text in (since, until))
+        start, end = (None if text is None else instant_of(text, front.now(), local) for text in (since, until))
         found = report(
             ledger, per=per, by=names(by), since=start, until=end, tz=tz, model=model, tags=pairs(tags, "--tag")
         )

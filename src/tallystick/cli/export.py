@@ -11,10 +11,11 @@ import click
 
 from tallystick import front
 from tallystick.cli import printable
-from tallystick.cli.shared import WHEN, pairs, parse_instant, reading_ledger, warn
+from tallystick.cli.shared import pairs, reading_ledger, warn
 from tallystick.core.attribution import Tags
 from tallystick.core.periods import zone
 from tallystick.errors import InputError, TallyError
+from tallystick.insight.when import WHEN, instant_of
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.query import Query
 
@@ -38,7 +39,7 @@ def command(form: str | None, out: str | None, since: str | None, until: str | N
         raise InputError("Parquet is not written to standard output.", todo="Name a file: --out calls.parquet")
     with reading_ledger() as ledger:
         place = zone(ledger.zone)
-        limits = [None if text is None else parse_instant(text, front.now(), place) for text in (since, until)]
+        limits = [None if text is None else instant_of(text, front.now(), place) for text in (since, until)]
         counted = _Counted(ledger.read(Query(since=limits[0], until=limits[1], tags=Tags(pairs(tags, "--tag")))))
         if target is None:
             for line in _lines(chosen)(counted):

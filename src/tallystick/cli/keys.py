@@ -12,8 +12,9 @@ import msgspec
 
 from tallystick import front
 from tallystick.cli import printable
-from tallystick.cli.shared import AGES, json_option, pairs, parse_instant, reading_ledger, say_json, show_table
+from tallystick.cli.shared import json_option, pairs, reading_ledger, say_json, show_table
 from tallystick.errors import InputError
+from tallystick.insight.when import AGES, instant_of
 
 if TYPE_CHECKING:
     from tallystick.gateway.keys import Key
@@ -198,7 +199,7 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 def _expiry(text: str, now: datetime) -> datetime:
     match = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
-    at = now + timedelta(seconds=int(match[1]) * AGES[match[2]]) if match else parse_instant(text, now)
+    at = now + timedelta(seconds=int(match[1]) * AGES[match[2]]) if match else instant_of(text, now)
     if at <= now:
         raise InputError(f"{text!r} is over already.", money="No key was made.")
     return at

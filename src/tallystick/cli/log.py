@@ -7,9 +7,10 @@ import json
 import click
 
 from tallystick import front
-from tallystick.cli.shared import WHEN, json_option, pairs, parse_instant, reading_ledger, show_table
+from tallystick.cli.shared import json_option, pairs, reading_ledger, show_table
 from tallystick.core.attribution import Tags
 from tallystick.core.periods import zone
+from tallystick.insight.when import WHEN, instant_of
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.query import Query
 
@@ -39,9 +40,7 @@ def command(
 ) -> None:
     """The latest calls in the ledger, oldest first; with --json one object a line."""
     with reading_ledger() as ledger:
-        edges = [
-            None if text is None else parse_instant(text, front.now(), zone(ledger.zone)) for text in (since, until)
-        ]
+        edges = [None if text is None else instant_of(text, front.now(), zone(ledger.zone)) for text in (since, until)]
         query = Query(
             since=edges[0], until=edges[1], model=model, provider=provider, run_id=run_id,
             tags=Tags(pairs(tags, "--tag")), limit=None if everything else limit, newest_first=not everything,

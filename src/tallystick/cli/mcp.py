@@ -13,10 +13,10 @@ from typing import Any, Final
 import click
 
 from tallystick import __version__, front
-from tallystick.cli.shared import parse_instant
 from tallystick.core.periods import Period, zone
 from tallystick.errors import ConfigError, InputError, TallyError
 from tallystick.insight.spend import spend, total_json
+from tallystick.insight.when import instant_of
 
 MOST_ROWS: Final = 500
 """An answer has at most this many rows: an agent pays for what it reads."""
@@ -49,7 +49,7 @@ def get_spend(
     """
     with front.open(read_only=True) as ledger:
         place = zone(ledger.zone)
-        limits = [None if text is None else parse_instant(text, front.now(), place) for text in (since, until)]
+        limits = [None if text is None else instant_of(text, front.now(), place) for text in (since, until)]
         period = None if per is None else Period(per, ledger.zone)
         found = spend(ledger, since=limits[0], until=limits[1], model=model, tags=tags, by=tuple(by or ()), per=period)
         zone_name = ledger.zone
@@ -81,7 +81,7 @@ def list_runs(since: str | None = None, limit: int = 20) -> dict[str, Any]:
     if not 1 <= limit <= MOST_ROWS:
         raise InputError(f"limit is from 1 to {MOST_ROWS}, not {limit}.")
     with front.open(read_only=True) as ledger:
-        first = None if since is None else parse_instant(since, front.now(), zone(ledger.zone))
+        first = None if since is None else instant_of(since, front.now(), zone(ledger.zone))
         found = spend(ledger, since=first, by=("run",))
     runs = [row for row in found.rows if row.group["run"] is not None]
     runs.sort(key=lambda row: row.cost, reverse=True)

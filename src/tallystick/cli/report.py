@@ -11,19 +11,11 @@ import click
 
 from tallystick import front
 from tallystick.cli import printable
-from tallystick.cli.shared import (
-    INCOMPLETE,
-    WHEN,
-    json_option,
-    pairs,
-    parse_instant,
-    reading_ledger,
-    say_json,
-    show_table,
-)
+from tallystick.cli.shared import INCOMPLETE, json_option, pairs, reading_ledger, say_json, show_table
 from tallystick.cli.tables import GAP, cell_width, terminal_width
 from tallystick.core.periods import zone
 from tallystick.insight.report import FULL, PER, Report, report
+from tallystick.insight.when import WHEN, instant_of
 from tallystick.insight.words import NOT_A_BILL, Column
 
 NAME: Final = 14
@@ -85,9 +77,9 @@ def answer(
     with reading_ledger() as ledger:
         local = zone(tz or ledger.zone)
         now = front.now()
-        start, end = (None if text is None else parse_instant(text, now, local) for text in (since, until))
+        start, end = (None if text is None else instant_of(text, now, local) for text in (since, until))
         if back is not None and since is None:
-            start = parse_instant("today", now - back, local)
+            start = instant_of("today", now - back, local)
         found = report(
             ledger,
             per=per,

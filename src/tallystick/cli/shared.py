@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
@@ -17,6 +17,7 @@ import click
 from tallystick import front
 from tallystick.cli import printable
 from tallystick.errors import InputError, TextError
+from tallystick.insight.when import WHEN, instant_of
 
 if TYPE_CHECKING:
     from tallystick.ledger.ledger import Ledger
@@ -36,9 +37,6 @@ INCOMPLETE: Final = 4
 MOST_DOLLARS: Final = 1_000_000_000
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-AGES: Final = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
-WHEN: Final = "2026-11-01, 2026-11-01T12:00:00Z, today, monday or 7d"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
 model_option = click.option("-m", "--model", default="gpt-4o", show_default=True, help="The model's id.")
@@ -55,35 +53,9 @@ class Instant(InstantType):
         if isinstance(value, datetime):
             return value
         try:
-            return parse_instant(value, front.now())
+            return instant_of(value, front.now())
         except InputError as error:
             self.fail(str(error), param, ctx)
-
-
-def parse_instant(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
-    """The instant, in UTC, that a word, an age or an RFC 3339 text means, seen from `now`. Days begin at midnight of
-    `zone`, and a time without a zone is one of its clocks. Raises InputError."""
-    word = text.strip().lower()
-    today = now.astimezone(zone).date()
-    try:
-        if word == "now":
-            return now
-        if word in ("today", "yesterday"):
-            return _midnight(today - timedelta(days=word == "yesterday"), zone)
-        if word in WEEKDAYS:
-            return _midnight(today - timedelta(days=(today.weekday() - WEEKDAYS.index(word)) % 7), zone)
-        if word[-1:] in AGES and word[:-1].isascii() and word[:-1].isdigit():
-            return now - timedelta(seconds=int(word[:-1]) * AGES[word[-1]])
-        if len(word) == len("2026-11-01"):
-            return _midnight(date.fromisoformat(word), zone)
-        instant = datetime.fromisoformat(text.strip())
-        return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InputError(f"{text[:60]!r} is not a date.", todo=f"Write {WHEN}.") from None
-
-
-def _midnight(day: date, zone: tzinfo) -> datetime:
-    return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
 class Dollars(DollarsType):

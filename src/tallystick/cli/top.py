@@ -10,10 +10,11 @@ import click
 
 from tallystick import front
 from tallystick.cli.report import names, say
-from tallystick.cli.shared import WHEN, json_option, parse_instant, reading_ledger, say_json, show_table
+from tallystick.cli.shared import json_option, reading_ledger, say_json, show_table
 from tallystick.core.periods import zone
 from tallystick.insight.report import READ_UP_TO
 from tallystick.insight.spend import Spent, covered_words, known_cost, owed_words, spend, total_json
+from tallystick.insight.when import WHEN, instant_of
 from tallystick.insight.words import NOT_A_BILL
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.query import DIMENSIONS, Query, Total
@@ -33,8 +34,8 @@ def command(number: int, since: str | None, until: str | None, by: tuple[str, ..
     """The most expensive models, runs and tags of the last 30 days."""
     with reading_ledger() as ledger:
         now, local = front.now(), zone(ledger.zone)
-        start = parse_instant("today", now - BACK, local) if since is None else parse_instant(since, now, local)
-        end = None if until is None else parse_instant(until, now, local)
+        start = instant_of("today", now - BACK, local) if since is None else instant_of(since, now, local)
+        end = None if until is None else instant_of(until, now, local)
         axes = names(by) or ("model", "run", *tags_in(ledger, Query(since=start, until=end)))
         found = {axis: spend(ledger, since=start, until=end, by=(axis,)) for axis in axes}
     if as_json:

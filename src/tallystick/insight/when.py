@@ -20,14 +20,22 @@ _DIGITS: Final = 7
 def instant_of(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
     """The instant, in UTC, that a text means, seen from `now`. Days begin at midnight of `zone`, and a time without a
     zone is one of its clocks. Raises InputError."""
-    word = text.strip().lower()
     try:
-        found = _instant(word, now, zone)
+        return _instant(text.strip().lower(), now, zone)
     except (ValueError, OverflowError):
-        found = None
-    if found is None or found.year not in YEARS:
-        raise InputError(f"{text[:60]!r} is not a date.", todo=f"Write {WHEN}.")
+        raise _no_date(text) from None
+
+
+def bound_of(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
+    """Like `instant_of`, for the bounds of a question, which days are added to. Raises InputError."""
+    found = instant_of(text, now, zone)
+    if found.year not in YEARS:
+        raise _no_date(text)
     return found
+
+
+def _no_date(text: str) -> InputError:
+    return InputError(f"{text[:60]!r} is not a date.", todo=f"Write {WHEN}.")
 
 
 def length_of(text: str) -> timedelta:

@@ -13,7 +13,7 @@ from tallystick.catalog.catalog import Catalog
 from tallystick.core.attribution import Tags
 from tallystick.core.periods import zone
 from tallystick.errors import InputError
-from tallystick.insight.when import instant_of
+from tallystick.insight.when import bound_of
 from tallystick.ledger.ledger import Ledger
 
 
@@ -46,7 +46,7 @@ class Asked(msgspec.Struct, frozen=True):
     def instant(self, desk: Desk, name: str) -> datetime | None:
         """A value of the query as an instant. Raises InputError."""
         text = self.get(name)
-        return None if text is None else instant_of(text, desk.now(), self.zone_of(desk))
+        return None if text is None else bound_of(text, desk.now(), self.zone_of(desk))
 
     def tags(self) -> Tags:
         """The tags that calls must bear, from `tag=NAME=VALUE`. Raises InputError."""

@@ -12,7 +12,7 @@ from tallystick.gateway.api.bodies import EstimateBody
 from tallystick.gateway.api.desk import Asked, Desk
 from tallystick.gateway.api.http import Problem
 from tallystick.insight.api_rows import rates_json
-from tallystick.insight.when import instant_of
+from tallystick.insight.when import bound_of
 from tallystick.ledger.entry import SCHEMA
 from tallystick.ledger.query import Query
 from tallystick.metering.estimate import estimate_call
@@ -36,7 +36,7 @@ def estimate(desk: Desk, asked: Asked) -> tuple[int, dict[str, Any]]:
     body: EstimateBody = asked.body
     if (body.text is None) == (body.messages is None):
         raise Problem(400, "An estimate needs a text or messages, one of them.")
-    at: datetime = desk.now() if body.at is None else instant_of(body.at, desk.now(), zone(desk.ledger.zone))
+    at: datetime = desk.now() if body.at is None else bound_of(body.at, desk.now(), zone(desk.ledger.zone))
     found = desk.catalog().find(body.model, at=at, provider=_provider(body.provider))
     tags = Tags() if body.agent is None else Tags(agent=body.agent)
     query = Query(
