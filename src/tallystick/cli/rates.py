@@ -25,11 +25,11 @@ from tallystick.cli.shared import (
 )
 from tallystick.config import parse_config, read_text, target, user_card, with_rate, write_text
 from tallystick.core.models import parse_model, provider_id
+from tallystick.insight.cardwords import rate_words, when_words
 
 if TYPE_CHECKING:
-    from tallystick.core.rates import Rate, RateCard, Variant
+    from tallystick.core.rates import RateCard
 
-DAYS_A_WEEK = 7
 SET_KINDS = ("input", "output", "cache_read", "cache_write", "reasoning", "audio_input", "audio_output", "requests")
 
 
@@ -107,31 +107,6 @@ def show_card(card: RateCard) -> None:
     click.echo(printable(f"source: {card.source} ({card.status}{read})"))
     if card.note:
         click.echo(printable(f"note: {card.note}"))
-
-
-def when_words(variant: Variant) -> str:
-    """When a variant holds: `service_tier=flex`, `peak 01:00-04:00 UTC on weekdays 1 to 5`."""
-    parts = [f"{key}={value}" for key, value in variant.when]
-    for window in variant.windows:
-        hours = f"{_clock(window.start)}-{_clock(window.end)} {window.tz}"
-        days = window.weekdays
-        parts.append(hours if len(days) == DAYS_A_WEEK else f"{hours} on weekdays {', '.join(map(str, days))}")
-    return " ".join(parts) or variant.name
-
-
-def _clock(minute: int) -> str:
-    return f"{minute // 60:02d}:{minute % 60:02d}"
-
-
-def rate_words(kind: str, rate: Rate) -> tuple[str, str, str]:
-    """A rate in words: amount, unit, and its steps by prompt size."""
-    from tallystick.core.cost import per_words
-    from tallystick.core.money import Money
-
-    steps = ", ".join(
-        f"{Money.usd(cliff.usd)} {'from' if cliff.inclusive else 'above'} {cliff.above:,}" for cliff in rate.cliffs
-    )
-    return str(Money.usd(rate.usd)), per_words(kind, rate.per), steps
 
 
 def rate_options(function: Function) -> Function:
