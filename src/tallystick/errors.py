@@ -22,6 +22,7 @@ Each error says three things: what happened, what it means for the money, and wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 
@@ -74,20 +75,42 @@ class UnpricedError(TallyError, LookupError):
 
 
 class UnknownModelError(UnpricedError):
-    """The model is in no catalogue. `nearest` holds up to three known names that look like it."""
+    """The model is in no catalogue. `nearest` holds up to three known names that look like it.
 
-    def __init__(self, model: str, nearest: tuple[str, ...] = (), *, provider: str | None = None) -> None:
+    A function in place of the names is called when somebody looks at them: most errors of this kind only say that a
+    call has no price, and finding the names takes longer than everything else about it.
+    """
+
+    nearest: tuple[str, ...]
+
+    def __init__(
+        self, model: str, nearest: tuple[str, ...] | Callable[[], tuple[str, ...]] = (), *, provider: str | None = None
+    ) -> None:
         self.model = model
-        self.nearest = nearest
         self.provider = provider
-        where = f" at provider {provider!r}" if provider else ""
-        names = f" Nearest names: {', '.join(nearest)}." if nearest else ""
-        super().__init__(
-            f"Unknown model {model!r}{where}.{names}",
-            money="Its cost is unknown, not zero.",
-            todo=f"Check the name, or set a rate: tally rates set {model} --input USD --output USD "
-            "(dollars per million tokens).",
+        self.money = "Its cost is unknown, not zero."
+        self.todo = (
+            f"Check the name, or set a rate: tally rates set {model} --input USD --output USD "
+            "(dollars per million tokens)."
         )
+        self._find = nearest
+        Exception.__init__(self, model)
+
+    def __getattr__(self, name: str) -> object:
+        """`nearest` and `what`, made when they are asked for."""
+        if name == "nearest":
+            self.nearest = self._find if isinstance(self._find, tuple) else self._find()
+            return self.nearest
+        if name == "what":
+            where = f" at provider {self.provider!r}" if self.provider else ""
+            names = f" Nearest names: {', '.join(self.nearest)}." if self.nearest else ""
+            self.what = f"Unknown model {self.model!r}{where}.{names}"
+            return self.what
+        raise AttributeError(name)
+
+    def __str__(self) -> str:
+        """What happened, what it means for the money, what to do."""
+        return f"{self.what} {self.money} {self.todo}"
 
 
 class MissingRateError(UnpricedError):

@@ -184,7 +184,7 @@ class Catalog:
             ref = parse_model(model, provider)
             held = self._by_user(ref) or self._by_rule(ref)
             if held is None:
-                raise UnknownModelError(model, self.nearest(ref), provider=ref.provider)
+                raise UnknownModelError(model, functools.partial(self.nearest, ref), provider=ref.provider)
             self._resolved[key] = held
         return held
 
