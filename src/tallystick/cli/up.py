@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +17,15 @@ import msgspec
 from tallystick import front
 from tallystick.cli import printable
 from tallystick.cli.shared import json_option, pairs
-from tallystick.errors import ConfigError
+from tallystick.errors import ConfigError, LedgerUnavailable
 
 if TYPE_CHECKING:
     from tallystick.config import Config
+    from tallystick.dashboard.app import Dashboard
     from tallystick.gateway.api.rooms import OwnRooms
     from tallystick.gateway.config import Settings
     from tallystick.gateway.station import Read, Station
+    from tallystick.ledger.ledger import Ledger
 
 EXPORTS = {
     "openai": ("OPENAI_BASE_URL", "/openai/v1"),
@@ -29,6 +33,12 @@ EXPORTS = {
     "gemini": ("GOOGLE_GEMINI_BASE_URL", "/gemini"),
 }
 """The variables from which the providers' own clients take their base URL, and what each wants in it."""
+
+FORM_KEY = "TALLY_FORM_KEY"
+"""Processes that serve one port know each other's forms by what a supervisor leaves in this variable."""
+
+AWAY_SECONDS = 0.5
+"""How long a new worker waits before it tries a database again that is away."""
 
 _WORKER = "from tallystick.cli.up import command; command(prog_name='tally up')"
 
@@ -71,8 +81,8 @@ def command(
     settings = read()[1]
     listening = inherited()
     if listening is not None:
-        station, rooms = _station(read, read_only=read_only)
-        serve(station.gateway, listening, stopping=rooms.end_streams)
+        station, rooms, pages = _station(read, _patiently(read_only=read_only), read_only=read_only)
+        serve(station.gateway, listening, ready=lambda: _warm(pages), stopping=rooms.end_streams)
         return 0
     workers = workers or settings.workers
     if not is_loopback(settings.host) and settings.token is None:
@@ -83,19 +93,47 @@ def command(
     listening = bind(settings.host, settings.port if port is None else port)
     where = _address(settings.host, listening.getsockname()[1])
     if workers > 1:
+        # What is wrong with the ledger is said once, and not by each worker.
+        front.open(read_only=read_only).close()
         _announce(where, as_json=as_json)
         words = [word for one in given for word in ("--upstream", one)]
         words += ["--host", settings.host, *(["--read-only"] if read_only else [])]
         words += [] if token_file is None else ["--token-file", str(token_file.expanduser().absolute())]
+        os.environ[FORM_KEY] = secrets.token_hex()
         return supervise([sys.executable, "-c", _WORKER, *words], listening, workers)
-    station, rooms = _station(read, read_only=read_only)
-    serve(station.gateway, listening, ready=lambda: _announce(where, as_json=as_json), stopping=rooms.end_streams)
+    station, rooms, pages = _station(read, front.open(read_only=read_only), read_only=read_only)
+
+    def ready() -> None:
+        _announce(where, as_json=as_json)
+        _warm(pages)
+
+    serve(station.gateway, listening, ready=ready, stopping=rooms.end_streams)
     return 0
 
 
-def _station(read: Read, *, read_only: bool) -> tuple[Station, OwnRooms]:
-    """A worker with the ledger in force, and its own rooms; calls in flight and a spool lie beside the ledger."""
+def _warm(pages: Dashboard) -> None:
+    """Makes the pages ready while calls are served already."""
+    threading.Thread(target=pages.warm, name="tally-pages", daemon=True).start()
+
+
+def _patiently(*, read_only: bool) -> Ledger:
+    """The ledger in force, once it can be opened: a worker that ended because the database is away would be started
+    again and again, until the whole gateway gave up."""
+    said = False
+    while True:
+        try:
+            return front.open(read_only=read_only)
+        except LedgerUnavailable as error:
+            if not said:
+                click.echo(f"A worker waits for the ledger. {printable(str(error))}", err=True)
+            said = True
+            time.sleep(AWAY_SECONDS)
+
+
+def _station(read: Read, ledger: Ledger, *, read_only: bool) -> tuple[Station, OwnRooms, Dashboard]:
+    """A worker with a ledger, its own rooms and the dashboard; calls in flight and a spool lie beside the ledger."""
     from tallystick.capture.process import Rates, beside_ledger, data_folder
+    from tallystick.dashboard.app import Dashboard
     from tallystick.defaults import catalog, ledger_place
     from tallystick.gateway.api.rooms import OwnRooms
     from tallystick.gateway.spans import target_of
@@ -106,20 +144,25 @@ def _station(read: Read, *, read_only: bool) -> tuple[Station, OwnRooms]:
 
     beside = beside_ledger(ledger_place())
     flights = None if beside is None else beside.with_name(beside.name + SUFFIX)
-    ledger = front.open(read_only=read_only)
     rooms = OwnRooms(ledger, front.catalog, flights=flights, export=target_of(os.environ))
+    pages = Dashboard(
+        ledger, front.catalog, flights=flights, read_only=read_only, form_key=os.environ.pop(FORM_KEY, ""),
+        # The station, which is made of this, takes in another token while it serves.
+        token=lambda: station.gateway.house.settings.token,
+    )  # fmt: skip
     station = Station(
         ledger,
         Rates(catalog, time.monotonic),
         read,
         intents=None if flights is None else Intents(flights, new_call_id),
         spool=None if beside is None else Spool(spool_folders(beside, data_folder())),
-        mounts=rooms.mounts,
+        mounts={**pages.mounts, **rooms.mounts},
+        open_paths=pages.open_paths,
         ending=rooms.close,
         read_only=read_only,
     )
     rooms.attend(station.meter)
-    return station, rooms
+    return station, rooms, pages
 
 
 def _address(host: str, port: int) -> str:

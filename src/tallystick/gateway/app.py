@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+from urllib.parse import quote
 
 import msgspec
 
@@ -36,6 +37,9 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 """An ASGI application."""
 
 HEALTH: Final = "/healthz"
+LOGIN: Final = "/login"
+"""Where a browser without the token is sent, if anything is mounted there."""
+
 MOST_HEADERS: Final = 200
 _NO_TAGS: Final = Tags()
 
@@ -222,9 +226,19 @@ async def _own(house: House, scope: MutableMapping[str, Any], named: Mapping[str
     if path == HEALTH:
         await exchange.say(200, {"status": "ok"})
         return
-    found = [prefix for prefix in house.mounts if path == prefix or path.startswith(f"{prefix.rstrip('/')}/")]
+    page = "text/html" in named.get("accept", "")
+    # What is mounted at "/" also tells a person, but no program, that there is nothing at a path.
+    found = [
+        prefix
+        for prefix in house.mounts
+        if path == prefix or (path.startswith(f"{prefix.rstrip('/')}/") and (prefix != "/" or page))
+    ]
     token = house.settings.token
     if token is not None and path not in house.open_paths and not bears(token, named):
+        if page and LOGIN in house.open_paths and scope["method"] == "GET":
+            then = quote(f"{path}?{scope['query_string'].decode('latin-1')}".rstrip("?"), safe="")
+            await exchange.give(303, {"location": f"{LOGIN}?next={then}", "cache-control": "no-store"}, b"")
+            return
         await exchange.say(401, {"error": {"message": "The token is needed here.", "type": "unauthorized"}})
     elif found:
         await house.mounts[max(found, key=len)](scope, exchange.receive, exchange.send)

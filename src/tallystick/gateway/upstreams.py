@@ -13,7 +13,8 @@ from tallystick.core.models import provider_id
 from tallystick.errors import ConfigError
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_RESERVED: Final = frozenset({"tally", "v1", "metrics", "static", "healthz"})
+_PAGES: Final = ("login", "spend", "runs", "tokens", "models", "budgets", "quality", "rates", "calls")
+_RESERVED: Final = frozenset(("tally", "v1", "metrics", "static", "healthz", *_PAGES))
 
 
 class Upstream(msgspec.Struct, frozen=True):

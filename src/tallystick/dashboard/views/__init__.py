@@ -1,0 +1,20 @@
+"""Views: the pages in the order of the navigation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tallystick.dashboard.views import budgets, calls, models, now, quality, rates, runs, spend, tokens
+
+VIEWS: Final = (
+    now.VIEW,
+    spend.VIEW,
+    runs.VIEW,
+    tokens.VIEW,
+    models.VIEW,
+    budgets.VIEW,
+    quality.VIEW,
+    rates.VIEW,
+    calls.VIEW,
+)
+"""Each page once; that of a single call is listed nowhere, for calls lead to it."""
