@@ -12,10 +12,12 @@ LITELLM := 1.109.1
 GENAI := 0.2.3
 OPENAI := 3.54.0
 ROUNDS ?= 50
+MINUTES ?= 10
+REQUESTS ?= 100000
 SMALL := agentbudget==0.4.0 floe-guard==0.25.2 agent-budget-guard==0.2.0 tokenbudget==0.1.2 openai==3.54.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format mutants bench bench-capture bench-gateway matrix bench-budgets chaos catalog constraints clean
+.PHONY: help run test lint format mutants bench bench-capture bench-gateway matrix bench-budgets chaos soak fuzz screenshots catalog constraints clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -86,8 +88,8 @@ build/peers/capture.ready: $(VENV)/.made
 bench-capture: $(VENV)/.tools build/peers/capture.ready ## what each way of capturing records of what was served, and costs
 	@$(BIN)/python benchmarks/capture.py --docs docs/explanation/capture-matrix.md --profile
 
-bench: $(VENV)/.tools ## every benchmark but the mutants
-	@for script in $(filter-out benchmarks/mutants.py benchmarks/chaos.py benchmarks/budgets.py benchmarks/budget_trace.py benchmarks/_%,$(sort $(wildcard benchmarks/*.py))); do \
+bench: $(VENV)/.tools ## every benchmark without a target of its own
+	@for script in $(filter-out benchmarks/mutants.py benchmarks/chaos.py benchmarks/budgets.py benchmarks/budget_trace.py benchmarks/gateway_budgets.py benchmarks/soak.py benchmarks/fuzz.py benchmarks/gateway.py benchmarks/dashboard.py benchmarks/capture.py benchmarks/_%,$(sort $(wildcard benchmarks/*.py))); do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 build/peers/%/bin/python:
@@ -96,6 +98,7 @@ build/peers/%/bin/python:
 
 bench-budgets: $(VENV)/.tools build/peers/budgets/bin/python build/peers/litellm/bin/python ## can a budget be overspent? beside other libraries
 	@$(BIN)/python benchmarks/budgets.py
+	@$(BIN)/python benchmarks/gateway_budgets.py
 	@$(BIN)/python benchmarks/budget_trace.py
 
 build/peers/tensorzero/bin/python:
@@ -108,6 +111,17 @@ bench-gateway: $(VENV)/.tools build/peers/tensorzero/bin/python ## what a reques
 chaos: $(VENV)/.tools ## what is lost when processes die, disks fill up, the power goes? ROUNDS=50
 	@$(BIN)/python benchmarks/chaos.py --rounds $(ROUNDS) --power $(ROUNDS)
 	@$(BIN)/python benchmarks/chaos.py --rounds $(ROUNDS) --store postgres
+	@$(BIN)/python benchmarks/chaos.py --gateway --rounds $(ROUNDS)
+	@$(BIN)/python benchmarks/chaos.py --gateway --rounds $(ROUNDS) --store postgres
+
+soak: $(VENV)/.tools ## ten minutes of a gateway at 200 requests/s: memory, descriptors, entries; MINUTES=10
+	@$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
+fuzz: $(VENV)/.tools ## 100,000 damaged requests against the gateway; REQUESTS=100000
+	@$(BIN)/python benchmarks/fuzz.py --requests $(REQUESTS)
+
+screenshots: $(VENV)/.tools ## pictures of every page, light and dark, wide and narrow, into docs/images
+	@$(BIN)/python tests/pages/screenshots.py
 
 catalog: $(VENV)/.tools ## rebuild the catalogue snapshot from downloaded sources; say what changed
 	@rm -rf build/sources && mkdir -p build/sources

@@ -1,6 +1,6 @@
-"""A process that makes many calls at once with the openai client, tracked by us under a hard budget.
+"""A process that makes many calls at once with the openai client, under a hard budget: tracked by us, or by a gateway.
 
-Run by benchmarks/budgets.py; prints `ready`, reads the prompt from its input, and prints one JSON line: calls that came
+Run by benchmarks/budgets.py and benchmarks/gateway_budgets.py (`--url` is then the gateway's, and there is no ledger); prints `ready`, reads the prompt from its input, and prints one JSON line: calls that came
 back, calls refused with what each refusal said, errors, and how many attempts the refused ones took.
 """
 
@@ -18,6 +18,7 @@ import openai
 import tallystick
 from _budget_load import HISTORY, PHASE, prompt
 from tallystick.capture.process import close_meters
+from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.opening import open_ledger
 from tallystick.metering.budgets import refusal
 
@@ -93,7 +94,7 @@ def run(client: openai.OpenAI, request: dict[str, Any], mode: str, calls: int) -
 def arguments() -> argparse.Namespace:
     """What to do."""
     options = argparse.ArgumentParser()
-    options.add_argument("--ledger", required=True)
+    options.add_argument("--ledger")
     options.add_argument("--url", required=True)
     options.add_argument("--mode", choices=["chat", "stream", "early"], default="chat")
     options.add_argument("--max-tokens", type=int, default=0)
@@ -114,19 +115,29 @@ def main() -> None:
         request["stream"] = True
     tallystick.count(prompt(20), model="gpt-4-turbo")
     headers = {"x-delay-ms": str(given.delay_ms)}
-    client = openai.OpenAI(api_key="none", base_url=given.url, max_retries=2, timeout=60, default_headers=headers)
-    with open_ledger(given.ledger) as ledger, client:
+    with contextlib.ExitStack() as stack:
+        client = openai.OpenAI(api_key="none", base_url=given.url, max_retries=2, timeout=60, default_headers=headers)
+        client = stack.enter_context(client)
+        ledger = None if given.ledger is None else stack.enter_context(open_ledger(given.ledger))
         print("ready", flush=True)
         request["messages"] = [{"role": "user", "content": sys.stdin.read()}]
         if given.history:
-            tallystick.track(client, ledger=ledger, provider="openai", **{PHASE: HISTORY})
+            named(client, ledger, HISTORY)
             for _ in range(given.history):
                 consume(client.chat.completions.create(**request), given.mode)
-        tallystick.track(client, ledger=ledger, provider="openai", **{PHASE: "row"})
+        named(client, ledger, "row")
         outcomes = run(client, request, given.mode, given.calls)
         close_meters()
         found = {name: getattr(outcomes, name) for name in ("served", "refused", "attempts", "errors", "refusals")}
         print(json.dumps(found), flush=True)
+
+
+def named(client: openai.OpenAI, ledger: Ledger | None, phase: str) -> None:
+    """Says in which phase the client's calls are made: to a meter of this process, or to a gateway in a header."""
+    if ledger is not None:
+        tallystick.track(client, ledger=ledger, provider="openai", **{PHASE: phase})
+    else:
+        client._custom_headers = {**client._custom_headers, "x-tally-tags": f"{PHASE}={phase}"}
 
 
 if __name__ == "__main__":

@@ -117,6 +117,11 @@ def measure(load: Load, place: str, simulator: Simulator, truth: Truth) -> Row:
     ]
     said = play(children, prompt(load.visible), truth)
     time.sleep(0.3)
+    return outcome(place, said, truth)
+
+
+def outcome(place: str, said: Sequence[dict[str, Any]], truth: Truth) -> Row:
+    """What the ledger, the provider and the processes say about a load that has ended."""
     with open_ledger(place) as ledger:
         ledger.expire()
         holds = [one for one in ledger.holds(budget_id=BUDGET) if one.state != "released"]

@@ -2,7 +2,8 @@
 
 Ours writes every call into its ledger; the floor is a relay that does nothing but pass bytes. Peers are measured where
 their virtual environments are (build/peers/tensorzero, build/peers/litellm). All have the same simulated provider; the
-rounds are interleaved, and processor time is the process's own, from /proc.
+rounds are interleaved. Where there are two processors the gateways have one of them, provider and clients the other;
+processor time is that of the process and all its threads, as the scheduler counts it in nanoseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "build" / "peers"
 HELLO = [{"role": "user", "content": "Hello, how are you today?"}]
-TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 UP = "from tallystick.cli.up import command; command()"
 
@@ -90,8 +90,23 @@ class Server:
 
 
 def _cpu(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    found = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += int((task / "schedstat").read_text().split()[0])
+    return found / 1e9
+
+
+@contextlib.contextmanager
+def on_core(number):
+    """What is started inside runs on one processor, if there are several."""
+    before = os.sched_getaffinity(0)
+    cores = sorted(before)
+    os.sched_setaffinity(0, {cores[number]} if len(cores) > 1 else before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def family(pid):
@@ -268,9 +283,12 @@ async def drive(port, request, connections, each):
     return [seconds for part in await asyncio.gather(*(one() for _ in range(connections))) for seconds in part]
 
 
-def request_for(server, *, stream):
-    """The bytes of a chat."""
-    value = {"model": server.model, "messages": HELLO}
+def request_for(server, *, stream, size=0):
+    """The bytes of a chat; `size` is about that of its prompt."""
+    value = {
+        "model": server.model,
+        "messages": HELLO if not size else [{"role": "user", "content": "ab " * (size // 3)}],
+    }
     if stream:
         value |= {"stream": True, "stream_options": {"include_usage": True}}
     body = json.dumps(value).encode()
@@ -278,10 +296,10 @@ def request_for(server, *, stream):
     return f"{head}authorization: Bearer none\r\naccept: */*\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def microseconds(server, connections, each, *, stream, per):
+def microseconds(server, connections, each, *, stream, per, size=0):
     """Processor time in microseconds for each of `per` things per request."""
     before = server.cpu()
-    asyncio.run(drive(server.port, request_for(server, stream=stream), connections, each))
+    asyncio.run(drive(server.port, request_for(server, stream=stream, size=size), connections, each))
     return (server.cpu() - before) / (connections * each * per) * 1e6
 
 
@@ -298,12 +316,14 @@ def main():
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=200, help="chunks of a stream")
     parser.add_argument("--delay", type=float, default=10.0, help="milliseconds between chunks")
+    parser.add_argument("--size", type=int, default=0, help="bytes of a prompt")
     parser.add_argument("--only", help="part of a name")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        plain = start_simulator(stack, "--output-tokens", "20")
-        paced = start_simulator(stack, "--output-tokens", str(options.tokens), "--chunk-delay", str(options.delay))
+        with on_core(1):
+            plain = start_simulator(stack, "--output-tokens", "20")
+            paced = start_simulator(stack, "--output-tokens", str(options.tokens), "--chunk-delay", str(options.delay))
         rows = {}
         for name, port in (("whole", plain), ("paced", paced)):
             place = Path(folder) / name
@@ -311,9 +331,11 @@ def main():
             for start in STARTS:
                 if options.only and options.only not in start.__name__:
                     continue
-                server = start(stack, port, str(place))
+                with on_core(0):
+                    server = start(stack, port, str(place))
                 if server is not None:
                     rows.setdefault(server.name, {})[name] = server
+        stack.enter_context(on_core(1))
         direct = Server("direct", None, plain, "/v1/chat/completions")
         figures = {name: {"request": [], "chunk": [], "p50": [], "p99": []} for name in rows}
         for pair in rows.values():
@@ -323,7 +345,9 @@ def main():
             bare = sorted(asyncio.run(drive(direct.port, request_for(direct, stream=False), 1, 500)))
             for name, pair in rows.items():
                 found = figures[name]
-                found["request"].append(microseconds(pair["whole"], 8, options.requests // 8, stream=False, per=1))
+                found["request"].append(
+                    microseconds(pair["whole"], 8, options.requests // 8, stream=False, per=1, size=options.size)
+                )
                 found["chunk"].append(microseconds(pair["paced"], 16, 2, stream=True, per=options.tokens))
                 took = sorted(asyncio.run(drive(pair["whole"].port, request_for(pair["whole"], stream=False), 1, 500)))
                 found["p50"].append((took[250] - bare[250]) * 1e6)

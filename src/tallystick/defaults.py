@@ -4,6 +4,7 @@ arguments."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tallystick.config import Config, find_config, load_config
-from tallystick.errors import ConfigError
+from tallystick.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
     from tallystick.catalog.catalog import Catalog
@@ -46,7 +47,26 @@ def open_ledger(path: str | os.PathLike[str] | None = None, *, read_only: bool =
         return MemoryLedger(zone=settings().timezone or "UTC")
     from tallystick.ledger import opening
 
-    return opening.open_ledger(ledger_place(path), zone=settings().timezone or "UTC", read_only=read_only)
+    place = ledger_place(path)
+    ledger = opening.open_ledger(place, zone=settings().timezone or "UTC", read_only=read_only)
+    if isinstance(place, Path) and not read_only:
+        _bring_in(ledger, place)
+    return ledger
+
+
+def _bring_in(ledger: Ledger, place: Path) -> None:
+    """Enters what had ended when a process was killed, and lay beside the ledger."""
+    flights = place.with_name(f"{place.name}.flight")
+    try:
+        waiting = any(flights.iterdir())
+    except OSError:
+        return
+    if waiting:
+        from tallystick.metering.repair import recover
+
+        # Where it cannot be written now, they wait for the next opening.
+        with contextlib.suppress(LedgerError):
+            recover(ledger, flights)
 
 
 def ledger_place(path: str | os.PathLike[str] | None = None) -> Path | str:

@@ -26,13 +26,13 @@ tallystick.instrument()
 with Simulator(Answer(chunk_ms=5, output_tokens=200)) as sim:
     url = sim.openai_url + "/chat/completions"
     chat = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
-    client = httpx.Client()
+    client = httpx.Client(timeout=60)
     with tallystick.run("script", user="ada") as run:
         client.post(url, json=chat)
     if hasattr(os, "fork"):
         child = os.fork()
         if not child:
-            httpx.post(url, json=chat)
+            httpx.post(url, json=chat, timeout=60)
             from tallystick.capture.process import close_meters
             close_meters()
             os._exit(0)

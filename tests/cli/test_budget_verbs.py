@@ -57,7 +57,7 @@ def test_json_says_it_all(tally):
     assert added == {
         "name": "each", "limit": 1_000_000, "unit": "tokens", "period": "month", "tz": "Europe/Berlin", "anchor": 5, "scope": {},
         "each": ["user"], "hard": False, "failure": "open", "sources": ["log"], "alerts": [], "paused": False, "raised_by": 0,
-        "raised_until": None, "accounts": [],
+        "raised_until": None, "accounts": [], "advisory": [],
     }  # fmt: skip
     tally("budget", "add", "money", *SCOPED)
     money = tally("budget", "list", "--json").json["budgets"][1]

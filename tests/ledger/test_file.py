@@ -347,7 +347,7 @@ def test_a_disk_that_does_not_keep_what_was_written(file: Path, monkeypatch: pyt
         raise OSError(5, "Input/output error")
 
     ledger = SqliteLedger(file)
-    monkeypatch.setattr("tallystick.ledger.sqlite._datasync", fail)
+    monkeypatch.setattr("tallystick.ledger.synclog._datasync", fail)
     with pytest.raises(LedgerUnavailable, match="did not keep"):
         ledger.append([entry()], durable=True)
     with pytest.raises(LedgerUnavailable, match="did not keep"):

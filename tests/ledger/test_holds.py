@@ -368,3 +368,39 @@ def test_a_closed_ledger_holds_nothing(limited: Ledger, tmp_path: Path) -> None:
         waiting.result(20)
     with pytest.raises(LedgerUnavailable, match="closed"):
         other.authorise(ask("c3"))
+
+
+@pytest.mark.parametrize("odd", ['say "NULL"', "back\\slash\\", "{a,b}", "line\nbreak\ttab", "null", "grüße", " "])
+def test_ids_and_payloads_are_any_text(ledger: Ledger, odd: str) -> None:
+    ledger.put_budget(budget(odd, 100))
+    wanted = claim(10, budget_id=odd, value=odd, period=odd)
+    granted(ledger, ask(odd, wanted, payload=odd))
+    granted(ledger, ask("c2", wanted, payload=odd))
+    assert [hold.hold_id for hold in ledger.holds("open", odd)] == [odd, "c2"]
+    assert ledger.extend(odd, 5).result(20) == 5
+    ledger.release(odd).result(20)
+    ledger.settle(call("c2", 7), settlement(charge(7, odd, odd, odd))).result(20)
+    assert account(ledger, odd, odd, odd).settled == 7
+    assert account(ledger, odd, odd, odd).held == 0
+    with pytest.raises(ConflictError):
+        ledger.authorise(ask(odd, wanted, payload=odd)).result(20)
+
+
+def test_a_crowd_of_holds_is_given_back_grown_and_settled_at_once(ledger: Ledger) -> None:
+    ledger.put_budget(budget("b", 10**6))
+    asked = [ledger.authorise(ask(f"c{number}", claim(10, 1), output=5)) for number in range(300)]
+    assert all(isinstance(one.result(20), Granted) for one in asked)
+    for number in range(300):
+        if number % 3 == 0:
+            ledger.release(f"c{number}")
+        elif number % 3 == 1:
+            ledger.settle(call(f"c{number}", 7), settlement(charge(7)))
+        else:
+            ledger.extend(f"c{number}", 8)
+            ledger.release(f"c{number}")
+    ledger.flush()
+    stands = account(ledger)
+    assert (stands.settled, stands.held, stands.overdraft) == (700, 0, 0)
+    assert len(ledger.holds("released")) == 200
+    assert {hold.output for hold in ledger.holds("released")} == {5, 8}
+    assert len(ledger.holds("settled")) == 100

@@ -95,7 +95,7 @@ def test_a_grant_is_told_when_the_disk_has_it_and_nobody_waits_for_that_otherwis
         ledger.put_budget(budget())
         granted(ledger, ask("c1", claim(10, 1)))
         ledger.flush()
-        monkeypatch.setattr("tallystick.ledger.sqlite._datasync", sync)
+        monkeypatch.setattr("tallystick.ledger.synclog._datasync", sync)
         told = [ledger.authorise(ask("c2", claim(10))), ledger.extend("c1", 5)]
         assert slow.wait(20)
         assert isinstance(ledger.authorise(ask("c3", claim(100))).result(20), Refused)
@@ -116,7 +116,7 @@ def test_a_disk_that_keeps_nothing_grants_nothing(file: Path, monkeypatch: pytes
         ledger.put_budget(budget())
         granted(ledger, ask("c1", claim(10)))
         ledger.flush()
-        monkeypatch.setattr("tallystick.ledger.sqlite._datasync", broken)
+        monkeypatch.setattr("tallystick.ledger.synclog._datasync", broken)
         with pytest.raises(LedgerUnavailable, match="did not keep"):
             ledger.authorise(ask("c2", claim(10))).result(20)
         with pytest.raises(LedgerUnavailable, match="did not keep"):
@@ -248,7 +248,7 @@ def test_a_ledger_of_the_version_before_gains_budgets(file: Path) -> None:
     with SqliteLedger(file) as ledger:
         ledger.append([entry()])
     connection = sqlite3.connect(file)
-    for table in ("budget", "account", "rolled", "hold", "waiter"):
+    for table in ("budget", "account", "rolled", "hold", "waiter", "spread"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()

@@ -29,6 +29,7 @@ from tallystick.ledger import postgres_holds
 from tallystick.ledger.hold import Granted, Refused, Seed
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.moving import migrate
+from tallystick.ledger.pgsql import migrations
 from tallystick.ledger.postgres import PostgresLedger
 from tallystick.ledger.sqlite import SqliteLedger
 
@@ -416,11 +417,16 @@ def test_periods_of_a_rolling_budget_are_dropped_a_day_after_they_left_the_windo
 def test_a_ledger_of_the_version_before_gains_budgets(postgres_url: str) -> None:
     with PostgresLedger(postgres_url) as ledger:
         ledger.append([entry()])
+    before = migrations(0)[0].partition("CREATE FUNCTION write_calls(")[2].partition("CREATE FUNCTION")[0]
     for statement in (
         "DROP TABLE tallystick.budget, tallystick.account, tallystick.rolled",
         "DROP TABLE tallystick.hold, tallystick.waiter, tallystick.owner",
+        "DROP TABLE tallystick.spread",
+        "ALTER TABLE tallystick.move DROP COLUMN latency_us, DROP COLUMN ttft_us",
         "DROP SEQUENCE tallystick.hold_turn",
         "DROP FUNCTION tallystick.open_holds, tallystick.write_holds",
+        "DROP FUNCTION tallystick.write_calls",
+        f"SET search_path TO tallystick; CREATE FUNCTION write_calls({before}",
         "UPDATE tallystick.schema_version SET number = 1",
     ):
         execute(postgres_url, statement)

@@ -36,30 +36,32 @@ class Held:
 def test_more_is_asked_for_before_it_is_needed_and_once():
     leave = Held()
     growth = Growth(leave, None)
-    assert not growth.exceeds(60, 70)
+    assert not growth.exceeds(60, 70, 60)
     assert leave.asked == []
-    assert not growth.exceeds(80, 90)
-    assert not growth.exceeds(85, 95)
+    assert not growth.exceeds(80, 90, 80)
+    assert not growth.exceeds(85, 95, 85)
     assert [output for output, _ in leave.asked] == [200]
     leave.give(200)
-    assert not growth.exceeds(100, 110)
+    assert not growth.exceeds(100, 110, 100)
     assert growth.pause is None
 
 
 def test_a_stream_that_reaches_its_hold_pauses_and_ends_where_nothing_is_left():
     leave = Held()
     growth = Growth(leave, None)
-    assert not growth.exceeds(95, 105)
+    assert not growth.exceeds(95, 105, 95)
     assert growth.pause is leave.asked[-1][1]
     leave.give(100)
-    assert growth.exceeds(98, 108)
+    assert growth.exceeds(98, 108, 98)
 
 
 def test_an_answer_that_the_provider_ends_in_time_is_not_ended_here():
     leave = Held()
     growth = Growth(leave, 100)
-    assert not growth.exceeds(100, 164)
-    assert growth.exceeds(101, 165)
+    assert not growth.exceeds(100, 164, 100)
+    assert growth.exceeds(101, 165, 101)
+    # Tokens that can only be estimated: at most 190, and yet surely no more than the provider's own limit.
+    assert not growth.exceeds(190, 254, 60)
     assert leave.asked == []
 
 

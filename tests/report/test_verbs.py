@@ -65,6 +65,15 @@ def test_options(tally, some):
     assert tally("report", "--strict")[0] == 4
 
 
+def test_percentiles(tally, some):
+    out = tally("report", "--spread")[1]
+    assert "cost p95" in out
+    assert "within 1.6 %" in out
+    assert len(json.loads(tally("report", "--by", "user", "--spread", "--json")[1])["spreads"]) == 2
+    assert json.loads(tally("report", "--json")[1])["spreads"] is None
+    assert "no percentiles" in tally("blocks", "--spread")[2]
+
+
 def test_nothing_yet(tally):
     for words in (
         ("report",),

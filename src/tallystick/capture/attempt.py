@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from tallystick.capture import httpx
 from tallystick.capture.httpx import WAIT
 from tallystick.metering.callmeter import CallMeter
+from tallystick.metering.handover import awaitable
 from tallystick.metering.leave import Admitted, Denied
 from tallystick.metering.meter import Meter
 from tallystick.wire.routes import route
@@ -113,4 +114,4 @@ def settled(call: CallMeter) -> None:
 
 async def waited(future: Future[_T]) -> _T:
     """The result of another thread's future. Who stops waiting does not cancel it: the ledger still writes."""
-    return future.result() if future.done() else await asyncio.shield(asyncio.wrap_future(future))
+    return future.result() if future.done() else await asyncio.shield(awaitable(future))

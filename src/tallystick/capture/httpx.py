@@ -18,6 +18,7 @@ from tallystick.capture.patching import Patches
 from tallystick.metering.bench import ADMITTED
 from tallystick.metering.callmeter import CallMeter
 from tallystick.metering.growing import grown
+from tallystick.metering.handover import awaitable
 from tallystick.metering.leave import Denied
 from tallystick.metering.meter import Meter
 from tallystick.wire.routes import route
@@ -244,7 +245,7 @@ async def _awaited(future: Future[Any]) -> Any:
         # Another kind of loop (trio): this blocks it for the moment that a ledger needs.
         return future.result(WAIT)
     # Who stops waiting does not undo what is under way in another thread.
-    return await asyncio.shield(asyncio.wrap_future(future))
+    return await asyncio.shield(awaitable(future))
 
 
 @functools.cache

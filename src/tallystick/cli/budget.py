@@ -81,18 +81,20 @@ def add(
 @json_option
 def list_(as_json: bool) -> None:
     """All budgets, with what is spent, held and left in the present period."""
+    from tallystick.metering.advisory import open_tags
     from tallystick.metering.budgets import standings
 
     with reading_ledger() as ledger:
         found = [(budget, standings(ledger, budget, front.now())) for budget in ledger.budgets().budgets]
+        opened = open_tags(ledger, front.now())
     if as_json:
-        say_json({"budgets": [budget_json(budget, stands) for budget, stands in found]})
+        say_json({"budgets": [_json(budget, stands, opened) for budget, stands in found]})
         return
     if not found:
         click.echo("There is no budget yet. Example: tally budget add team-a --limit '$50/day' --scope team=a")
         return
     columns = [("budget", "left"), ("limit", "right"), ("spent", "right"), ("held", "right"), ("left", "right")]
-    rows = [_list_row(budget, stands) for budget, stands in found]
+    rows = [_list_row(budget, stands, opened) for budget, stands in found]
     show_table("", [*columns, ("used", "right"), ("for", "left"), ("resets", "left"), ("remarks", "left")], rows)
 
 
@@ -222,13 +224,15 @@ def _set_paused(name: str, *, paused: bool) -> None:
 
 
 def _show(name: str, *, as_json: bool, ledger: Any) -> None:
+    from tallystick.metering.advisory import open_tags
     from tallystick.metering.budgets import find_budget, standings
     from tallystick.metering.rules import limit_words
 
     budget = find_budget(ledger, name)
     stands = standings(ledger, budget, front.now())
+    opened = open_tags(ledger, front.now())
     if as_json:
-        say_json(budget_json(budget, stands))
+        say_json(_json(budget, stands, opened))
         return
     facts = {
         "limit": limit_words(budget),
@@ -236,7 +240,7 @@ def _show(name: str, *, as_json: bool, ledger: Any) -> None:
         "kind": "hard: refuses and stops calls" if budget.hard else "soft: counts and tells",
         "time zone": budget.period.tz if budget.period.unit != "lifetime" else "",
         "alerts at": ", ".join(f"{share} %" for share in budget.alerts),
-        "remarks": _remarks(budget, ()),
+        "remarks": _remarks(budget, (), opened=opened),
     }
     click.echo(printable(budget.budget_id))
     for label, text in facts.items():
@@ -249,7 +253,7 @@ def _show(name: str, *, as_json: bool, ledger: Any) -> None:
             *[budget.shown(amount) for amount in (one.limit, one.spent, one.held, one.left)],
             f"{one.percent} %",
             _minute(one.resets_at),
-            _remarks(None, (one,), budget),
+            _remarks(None, (one,), shown=budget),
         ]
         for one in stands
     ]
@@ -259,7 +263,14 @@ def _show(name: str, *, as_json: bool, ledger: Any) -> None:
         click.echo("No call has concerned it in this period.")
 
 
-def _list_row(budget: Budget, stands: tuple[Standing, ...]) -> list[str]:
+def _json(budget: Budget, stands: tuple[Standing, ...], opened: frozenset[str]) -> dict[str, Any]:
+    """A budget as the gateway's API gives it."""
+    from tallystick.metering.advisory import advisory
+
+    return {**budget_json(budget, stands), "advisory": list(advisory(budget, opened))}
+
+
+def _list_row(budget: Budget, stands: tuple[Standing, ...], opened: frozenset[str]) -> list[str]:
     from tallystick.metering.rules import limit_words
 
     # Of a budget that has one account for each value the fullest is shown.
@@ -272,7 +283,7 @@ def _list_row(budget: Budget, stands: tuple[Standing, ...]) -> list[str]:
     if budget.each and fullest is not None:
         scope += f" (fullest of {len(stands):,}: {fullest.value})"
     resets = _minute(None if fullest is None else fullest.resets_at)
-    return [budget.budget_id, limit_words(budget), *figures, scope, resets, _remarks(budget, stands)]
+    return [budget.budget_id, limit_words(budget), *figures, scope, resets, _remarks(budget, stands, opened=opened)]
 
 
 def _scope(budget: Budget) -> str:
@@ -280,9 +291,19 @@ def _scope(budget: Budget) -> str:
     return " ".join([*parts, *(f"each {name}" for name in budget.each)])
 
 
-def _remarks(budget: Budget | None, stands: tuple[Standing, ...], shown: Budget | None = None) -> str:
+def _remarks(
+    budget: Budget | None,
+    stands: tuple[Standing, ...],
+    *,
+    shown: Budget | None = None,
+    opened: frozenset[str] = frozenset(),
+) -> str:
+    from tallystick.metering.advisory import advice, advisory
+
     parts = []
     if budget is not None:
+        said = advice(advisory(budget, opened))
+        parts += [said] if said else []
         parts += ["soft"] if not budget.hard else []
         parts += ["paused"] if budget.paused else []
         if budget.raised_until is not None and front.now() < budget.raised_until:

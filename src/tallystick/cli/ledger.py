@@ -61,9 +61,9 @@ def repair(as_json: bool) -> int:
         say_json({name: getattr(done, name) for name in done.__struct_fields__})
     else:
         entries = f"{done.spooled:,} kept {'entry' if done.spooled == 1 else 'entries'}"
-        click.echo(
-            f"Entered {_number(done.cut, 'call')} of killed processes and {entries}; {done.known:,} known already."
-        )
+        calls = f"{_number(done.cut + done.ended, 'call')} of killed processes"
+        finished = f" ({done.ended:,} had ended)" if done.ended else ""
+        click.echo(f"Entered {calls}{finished} and {entries}; {done.known:,} known already.")
         if done.unread:
             click.echo(
                 f"{_number(done.unread, 'broken line')} left where {'it was' if done.unread == 1 else 'they were'}."

@@ -13,6 +13,7 @@ from tallystick import front
 from tallystick.cli import printable
 from tallystick.cli.shared import INCOMPLETE, json_option, pairs, reading_ledger, say_json, show_table
 from tallystick.cli.tables import GAP, cell_width, terminal_width
+from tallystick.cli.waiting import Waiting
 from tallystick.core.periods import zone
 from tallystick.insight.report import FULL, PER, Report, report
 from tallystick.insight.when import WHEN, instant_of
@@ -39,6 +40,7 @@ def report_options(function: Function) -> Function:
         click.option("-m", "--model", help="Only this model."),
         click.option("-t", "--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Only calls with this tag."),
         click.option("--breakdown", is_flag=True, help="Tokens and cost by kind; reads every call."),
+        click.option("--spread", is_flag=True, help="Percentiles of cost, latency and time to first token."),
         click.option("--csv", "as_csv", is_flag=True, help="CSV: a row per group, money exact."),
         click.option("--strict", is_flag=True, help="Exit with 4 when the total leaves anything out or guesses."),
         json_option,
@@ -66,6 +68,7 @@ def answer(
     model: str | None,
     tags: Sequence[str],
     breakdown: bool,
+    spread: bool,
     as_csv: bool,
     strict: bool,
     as_json: bool,
@@ -80,18 +83,21 @@ def answer(
         start, end = (None if text is None else instant_of(text, now, local) for text in (since, until))
         if back is not None and since is None:
             start = instant_of("today", now - back, local)
-        found = report(
-            ledger,
-            per=per,
-            by=names(by),
-            since=start,
-            until=end,
-            tz=tz,
-            model=model,
-            tags=pairs(tuple(tags), "--tag"),
-            breakdown=breakdown,
-            catalog=front.catalog(),
-        )
+        with Waiting("reading calls") as waiting:
+            found = report(
+                ledger,
+                per=per,
+                by=names(by),
+                since=start,
+                until=end,
+                tz=tz,
+                model=model,
+                tags=pairs(tuple(tags), "--tag"),
+                breakdown=breakdown,
+                spread=spread,
+                catalog=front.catalog(),
+                progress=waiting.step,
+            )
     if as_json:
         say_json(found.to_json())
     elif as_csv:
@@ -116,6 +122,9 @@ def show(found: Report, assumed: datetime | None = None) -> None:
     if found.breakdown and found.detail is not None:
         click.echo()
         show_kinds(found)
+    if found.spreads:
+        click.echo()
+        show_table("", *found.spread_table())
     for line in found.remarks():
         say(line)
     if assumed is not None:

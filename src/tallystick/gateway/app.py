@@ -11,17 +11,16 @@ from urllib.parse import quote
 
 import msgspec
 
-from tallystick.core.attribution import Tags
-from tallystick.gateway.body import ClientGone, TooLarge, read_body
-from tallystick.gateway.credentials import bears, presented
-from tallystick.gateway.exchange import Exchange, Receive, Send
+from tallystick.gateway.body import TooLarge, read_body
+from tallystick.gateway.credentials import Presented, bears
+from tallystick.gateway.exchange import ClientGone, Exchange, Receive, Send
 from tallystick.gateway.fence import Fence
 from tallystick.gateway.keys import MARK, Key
 from tallystick.gateway.limits import limited
+from tallystick.gateway.manner import Manner
 from tallystick.gateway.naming import who_asks
 from tallystick.gateway.paths import odd
 from tallystick.gateway.relay import Relay, Request, shape
-from tallystick.gateway.serving import lifespan
 from tallystick.gateway.upstreams import BUILT_IN, Upstream
 from tallystick.wire.answers import refusal
 from tallystick.wire.routes import is_free
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from tallystick.gateway.keys import KeyRing
     from tallystick.metering.admission import BudgetAdmission
     from tallystick.metering.leave import Who
-    from tallystick.metering.meter import CallMeter
 
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 """An ASGI application."""
@@ -41,7 +39,6 @@ LOGIN: Final = "/login"
 """Where a browser without the token is sent, if anything is mounted there."""
 
 MOST_HEADERS: Final = 200
-_NO_TAGS: Final = Tags()
 
 
 class Refused(Exception):
@@ -69,8 +66,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gateway:
-    """The ASGI application. `house` can be changed while it serves; requests under way go on with the old one. `begin`
-    is awaited when the server starts and `close` when it ends; `clock` gives seconds since 1970."""
+    """The application. `house` can be changed while it serves; requests under way go on with the old one. `begin` is
+    awaited when the server starts and `close` when it ends; `clock` gives seconds since 1970."""
 
     def __init__(
         self,
@@ -85,63 +82,58 @@ class Gateway:
         self._close = close
         self._clock = clock
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await lifespan(receive, send, self._begin, self._close)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
+    async def begin(self) -> None:
+        """Called before the first request."""
+        if self._begin is not None:
+            await self._begin()
+        if self.house.relay is not None:
+            await self.house.relay.begin()
 
-    async def _serve(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        house = self.house
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-        path: str = scope["path"]
-        name, slash, _ = path[1:].partition("/")
-        upstream = house.settings.upstreams.get(name) if slash else None
-        exchange = Exchange(receive, send)
-        try:
-            why = house.fence.refuses(named, headers)
-            if why is not None:
-                await exchange.say(403, {"error": {"message": f"Refused: {why}.", "type": "forbidden"}})
-            elif upstream is not None:
-                await self._call(house, upstream, scope, named, exchange)
-            else:
-                await _own(house, scope, named, exchange)
-        finally:
-            exchange.close()
+    async def close(self) -> None:
+        """Called after the last request."""
+        if self.house.relay is not None:
+            # A worker beside this one may have been killed, and none has come after it.
+            await self.house.relay.recover()
+        if self._close is not None:
+            await self._close()
 
-    async def _call(
-        self,
-        house: House,
-        upstream: Upstream,
-        scope: MutableMapping[str, Any],
-        named: Mapping[str, str],
-        exchange: Exchange,
-    ) -> None:
+    async def serve(self, exchange: Exchange) -> None:
+        """Answers one request."""
+        house, head = self.house, exchange.head
+        manner: Manner | None = head.known
+        if manner is None or manner.house is not house:
+            manner = head.known = Manner(house, house.fence, house.settings.upstreams, head)
+        if manner.why is not None:
+            await exchange.say(403, {"error": {"message": f"Refused: {manner.why}.", "type": "forbidden"}})
+        elif manner.upstream is not None:
+            await self._call(house, manner.upstream, manner, exchange)
+        else:
+            await _own(house, exchange)
+
+    async def _call(self, house: House, upstream: Upstream, manner: Manner, exchange: Exchange) -> None:
         """Takes a request for a provider."""
-        method: str = scope["method"]
-        raw: bytes = scope["raw_path"]
-        # The path goes on as it was spelt: a decoded one may mean something else.
-        rest = "/" + raw.decode("latin-1")[1:].partition("/")[2]
-        query: str = scope["query_string"].decode("latin-1")
-        url = upstream.target(rest, query)
+        head = exchange.head
+        method, named, headers, url = head.method, head.named, head.headers, manner.url
         try:
-            relay = _relay(house, rest, query, scope["headers"])
-            key = await self._key(house, scope["headers"], named)
-            who = who_asks(named, _NO_TAGS, None) if key is None else who_asks(named, key.fixed(), key.open)
+            relay = _relay(house, manner, headers)
+            if manner.found.token is None:
+                key, who, instead = None, manner.who, None
+                self._admit_own_key(house, named)
+            else:
+                key = await self._key(house, manner.found)
+                who = who_asks(named, key.fixed(), key.open)
             if "upgrade" in named:
                 self._admit_unmetered(house, upstream, key, who)
                 _no_upgrade()
-            instead = _instead(house, upstream, key, rest)
-            body = await read_body(exchange.receive, named, house.settings.max_body)
-            exchange.watch()
-            request = Request(method, url, scope["headers"], named, body, upstream.provider, who, instead=instead)
+            if key is not None:
+                instead = _instead(house, upstream, manner.rest)
+            body = await read_body(exchange, house.settings.max_body)
+            request = Request(method, url, headers, named, body, upstream.provider, who, instead, manner)
             call = relay.meter(request)
             if call is not None:
-                await self._metered(relay, request, call, key, exchange)
+                if key is not None and not key.allows(call.facts.model):
+                    _no_model(call.facts.model)
+                await relay.metered(request, call, exchange)
                 return
             if not is_free(method, url):
                 self._admit_unmetered(house, upstream, key, who)
@@ -155,25 +147,18 @@ class Gateway:
         except ClientGone:
             return
 
-    async def _metered(
-        self, relay: Relay, request: Request, call: CallMeter, key: Key | None, exchange: Exchange
-    ) -> None:
-        if key is not None and not key.allows(call.facts.model):
-            raise Refused(403, f"This key may not call the model {str(call.facts.model)[:100]!r}.", "model_not_allowed")
-        await relay.metered(request, call, exchange)
+    def _admit_own_key(self, house: House, named: Mapping[str, str]) -> None:
+        """Raises Refused for a request without a virtual key where that is not enough."""
+        settings = house.settings
+        if settings.token is not None and not bears(settings.token, named, pages=False):
+            raise Refused(401, "A virtual key or the token in x-tally-token is needed here.", "no_key")
+        if not settings.own_keys:
+            raise Refused(401, "Only virtual keys are taken here: tally keys create.", "no_key")
 
-    async def _key(self, house: House, headers: list[tuple[bytes, bytes]], named: Mapping[str, str]) -> Key | None:
-        """The virtual key of a request; None for one that brings a key of its own. Raises Refused."""
-        found = presented(headers)
-        token, settings = found.token, house.settings
-        if token is None:
-            if settings.token is not None and not bears(settings.token, named, pages=False):
-                raise Refused(401, "A virtual key or the token in x-tally-token is needed here.", "no_key")
-            if not settings.own_keys:
-                raise Refused(401, "Only virtual keys are taken here: tally keys create.", "no_key")
-            return None
-        ring = house.keys
-        if ring is not None and not found.several:
+    async def _key(self, house: House, found: Presented) -> Key:
+        """The virtual key of a request that bears one. Raises Refused."""
+        ring, token = house.keys, found.token
+        if ring is not None and token is not None and not found.several:
             if not ring.knows(token):
                 await asyncio.to_thread(ring.look, token)
             key = ring.check(token, datetime.fromtimestamp(self._clock(), UTC))
@@ -193,25 +178,27 @@ class Gateway:
             raise Refused(403, words, "unmetered")
 
 
-def _relay(house: House, path: str, query: str, headers: list[tuple[bytes, bytes]]) -> Relay:
+def _relay(house: House, manner: Manner, headers: list[tuple[bytes, bytes]]) -> Relay:
     """The relay, for a request that may go on at all. Raises Refused."""
     if house.relay is None:
         raise Refused(503, "This gateway only reads: it was started with --read-only.", "read_only")
-    if odd(path) or MARK in query:
+    if odd(manner.rest) or MARK in manner.query:
         raise Refused(400, "This URL is not sent on: it is ambiguous, or holds a key.", "bad_url")
     if len(headers) > MOST_HEADERS:
         raise Refused(431, f"A request has at most {MOST_HEADERS} headers here.", "too_many_headers")
     return house.relay
 
 
+def _no_model(model: str | None) -> NoReturn:
+    raise Refused(403, f"This key may not call the model {str(model)[:100]!r}.", "model_not_allowed")
+
+
 def _no_upgrade() -> NoReturn:
     raise Refused(426, "Only plain HTTP is relayed: no WebSockets.", "unmetered")
 
 
-def _instead(house: House, upstream: Upstream, key: Key | None, path: str) -> list[tuple[bytes, bytes]] | None:
-    """The headers with the provider's key where a virtual one was brought. Raises Refused where there is none."""
-    if key is None:
-        return None
+def _instead(house: House, upstream: Upstream, path: str) -> list[tuple[bytes, bytes]]:
+    """The headers with the provider's key, as a virtual one was brought. Raises Refused where there is none."""
     secret = house.settings.keys.get(upstream.name)
     if secret is not None:
         return secret.headers(path)
@@ -220,13 +207,14 @@ def _instead(house: House, upstream: Upstream, key: Key | None, path: str) -> li
     return []
 
 
-async def _own(house: House, scope: MutableMapping[str, Any], named: Mapping[str, str], exchange: Exchange) -> None:
+async def _own(house: House, exchange: Exchange) -> None:
     """Serves what is the gateway's own: whether it lives, and the rooms that are mounted."""
+    scope = exchange.scope()
     path: str = scope["path"]
     if path == HEALTH:
         await exchange.say(200, {"status": "ok"})
         return
-    page = "text/html" in named.get("accept", "")
+    page = "text/html" in exchange.head.named.get("accept", "")
     # What is mounted at "/" also tells a person, but no program, that there is nothing at a path.
     found = [
         prefix
@@ -234,9 +222,9 @@ async def _own(house: House, scope: MutableMapping[str, Any], named: Mapping[str
         if path == prefix or (path.startswith(f"{prefix.rstrip('/')}/") and (prefix != "/" or page))
     ]
     token = house.settings.token
-    if token is not None and path not in house.open_paths and not bears(token, named):
-        if page and LOGIN in house.open_paths and scope["method"] == "GET":
-            then = quote(f"{path}?{scope['query_string'].decode('latin-1')}".rstrip("?"), safe="")
+    if token is not None and path not in house.open_paths and not bears(token, exchange.head.named):
+        if page and LOGIN in house.open_paths and exchange.head.method == "GET":
+            then = quote(f"{path}?{exchange.head.query.decode('latin-1')}".rstrip("?"), safe="")
             await exchange.give(303, {"location": f"{LOGIN}?next={then}", "cache-control": "no-store"}, b"")
             return
         await exchange.say(401, {"error": {"message": "The token is needed here.", "type": "unauthorized"}})

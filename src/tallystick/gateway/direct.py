@@ -6,11 +6,12 @@ A request is one write, a chunk of an answer one callback; connections are kept 
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from tallystick.gateway.sending import ConnectError, Headers, UpstreamFault, fault_of
+from tallystick.gateway.sending import ConnectError, Headers, Prepared, UpstreamFault, fault_of
 
 if TYPE_CHECKING:
     import ssl
@@ -128,15 +129,14 @@ class DirectAnswer:
     """An answer as it arrives. See `sending.Answer`."""
 
     __slots__ = (
-        "_connection", "_fault", "_timer", "_wait", "_waiter", "ahead", "begun", "bodiless", "chunks", "ended",
+        "_connection", "_fault", "_waiter", "ahead", "begun", "bodiless", "chunks", "ended",
         "headers", "heard", "paused", "status", "until_close",
     )  # fmt: skip
 
-    def __init__(self, connection: _Connection, wait: float, *, bodiless: bool) -> None:
+    def __init__(self, connection: _Connection, *, bodiless: bool) -> None:
         self._connection = connection
         self._fault: UpstreamFault | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._wait = wait
         self.bodiless = bodiless
         self.begun = self.ended = self.paused = self.until_close = False
         self.chunks: list[bytes] = []
@@ -144,14 +144,20 @@ class DirectAnswer:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.heard = connection.loop.time()
-        self._timer = connection.loop.call_later(wait, self._check)
 
-    async def head(self) -> None:
-        """Returns when the head is there. Raises UpstreamFault."""
-        while not self.begun:
-            if self._fault is not None:
-                raise self._fault
-            await self._more()
+    def more(self) -> asyncio.Future[None]:
+        """What to wait for before looking again. Raises UpstreamFault."""
+        if self._fault is not None:
+            raise self._fault
+        waiter = self._waiter = self._connection.loop.create_future()
+        return waiter
+
+    def at_once(self) -> bytes | None:
+        """All that has come and was not read; None where the answer is not complete with that."""
+        if not self.ended:
+            return None
+        chunks, self.chunks = self.chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read(self) -> bytes | None:
         """The next bytes, None at the end. Raises UpstreamFault."""
@@ -159,9 +165,7 @@ class DirectAnswer:
         while not chunks:
             if self.ended:
                 return None
-            if self._fault is not None:
-                raise self._fault
-            await self._more()
+            await self.more()
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self.ahead = 0
@@ -172,7 +176,6 @@ class DirectAnswer:
 
     async def aclose(self) -> None:
         """Stops reading; a connection whose answer was not read to its end is closed."""
-        self._timer.cancel()
         if not self.ended and self._connection.answer is self:
             self._connection.answer = None
             self._connection.transport.abort()
@@ -180,12 +183,10 @@ class DirectAnswer:
     def finish(self) -> None:
         """The answer is complete."""
         self.ended = True
-        self._timer.cancel()
 
     def fail(self, what: str, *, timed_out: bool = False) -> None:
         """The answer will not be complete."""
         self._fault = UpstreamFault(what, timed_out=timed_out)
-        self._timer.cancel()
 
     def wake(self) -> None:
         """Something has come."""
@@ -195,20 +196,13 @@ class DirectAnswer:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _more(self) -> None:
-        self._waiter = self._connection.loop.create_future()
-        await self._waiter
-
-    def _check(self) -> None:
+    def look(self, now: float, wait: float) -> None:
         """Ends an answer whose provider has been silent for too long while somebody waits for it."""
-        connection = self._connection
-        now = connection.loop.time()
         if self._waiter is None:
-            self.heard = max(self.heard, now - self._wait / 2)
-        left = self.heard + self._wait - now
-        if left > 0:
-            self._timer = connection.loop.call_later(left, self._check)
+            self.heard = max(self.heard, now - wait / 2)
+        if self.heard + wait > now:
             return
+        connection = self._connection
         self.fail("The provider did not answer in time.", timed_out=True)
         connection.answer = None
         connection.transport.abort()
@@ -223,25 +217,24 @@ class DirectSender:
         self._connect = connect
         self._read = read
         self._idle: dict[Origin, list[_Connection]] = {}
+        self._looking: asyncio.TimerHandle | None = None
         self.open: set[_Connection] = set()
 
     async def send(self, method: str, url: str, headers: Headers, body: bytes) -> DirectAnswer:
         """Sends a request and returns when the head of the answer is there. Raises UpstreamFault."""
-        scheme, _, rest = url.partition("://")
-        authority, _, path = rest.partition("/")
-        lines = [f"{method} /{path} HTTP/1.1\r\nhost: {authority}\r\n".encode("latin-1")]
-        lines += [b"%b: %b\r\n" % pair for pair in headers]
-        lines.append(b"\r\n" if not body and method in _LENGTHLESS else b"content-length: %d\r\n\r\n" % len(body))
-        connection = await self._connection(_origin(scheme, authority))
-        answer = connection.answer = DirectAnswer(connection, self._read, bodiless=method == "HEAD")
+        origin, first = _place(method, url)
+        lines = headers.lines if type(headers) is Prepared else Prepared(headers).lines
+        end = b"\r\n" if not body and method in _LENGTHLESS else b"content-length: %d\r\n\r\n" % len(body)
+        connection = self._kept(origin) or await self._connected(origin)
+        answer = connection.answer = DirectAnswer(connection, bodiless=method == "HEAD")
         if len(body) <= _JOINED:
-            lines.append(body)
-            connection.transport.write(b"".join(lines))
+            connection.transport.write(b"".join((first, lines, end, body)))
         else:
-            connection.transport.write(b"".join(lines))
+            connection.transport.write(b"".join((first, lines, end)))
             connection.transport.write(body)
         try:
-            await answer.head()
+            while not answer.begun:
+                await answer.more()
         except BaseException:
             await answer.aclose()
             raise
@@ -249,11 +242,22 @@ class DirectSender:
 
     async def aclose(self) -> None:
         """Closes all connections."""
+        if self._looking is not None:
+            self._looking.cancel()
         for connection in list(self.open):
             connection.transport.abort()
         self._idle.clear()
         # The transports tell of their end on the next turn of the loop.
         await asyncio.sleep(0)
+
+    def look(self) -> None:
+        """Looks from time to time, as long as there are connections, for providers that have fallen silent."""
+        self._looking = None
+        for connection in tuple(self.open):
+            if connection.answer is not None:
+                connection.answer.look(connection.loop.time(), self._read)
+        if self.open:
+            self._looking = asyncio.get_running_loop().call_later(min(1.0, self._read / 4), self.look)
 
     def keep(self, connection: _Connection) -> None:
         """Takes back a connection for the next request."""
@@ -271,14 +275,17 @@ class DirectSender:
         if idle and connection in idle:
             idle.remove(connection)
 
-    async def _connection(self, origin: Origin) -> _Connection:
-        loop = asyncio.get_running_loop()
+    def _kept(self, origin: Origin) -> _Connection | None:
         idle = self._idle.get(origin)
         while idle:
             kept = idle.pop()
-            if not kept.transport.is_closing() and loop.time() - kept.idle_since < IDLE_SECONDS:
+            if not kept.transport.is_closing() and kept.loop.time() - kept.idle_since < IDLE_SECONDS:
                 return kept
             kept.transport.close()
+        return None
+
+    async def _connected(self, origin: Origin) -> _Connection:
+        loop = asyncio.get_running_loop()
         secure, host, port = origin
         try:
             async with asyncio.timeout(self._connect):
@@ -293,7 +300,17 @@ class DirectSender:
             raise ConnectError("The provider could not be reached in time.", timed_out=True) from None
         except (OSError, ValueError) as error:
             raise fault_of(error) from None
+        if self._looking is None:
+            self.look()
         return made
+
+
+@lru_cache(maxsize=256)
+def _place(method: str, url: str) -> tuple[Origin, bytes]:
+    """Where a request goes, and how it begins."""
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    return _origin(scheme, authority), f"{method} /{path} HTTP/1.1\r\nhost: {authority}\r\n".encode("latin-1")
 
 
 def _origin(scheme: str, authority: str) -> Origin:

@@ -14,11 +14,12 @@ import msgspec
 
 from tallystick.core.attribution import Tags
 from tallystick.errors import InputError, LedgerError
+from tallystick.metering.advisory import KEYS
 
 if TYPE_CHECKING:
     from tallystick.ledger.ledger import Ledger
 
-NAMESPACE: Final = "keys"
+NAMESPACE: Final = KEYS
 """The part of the ledger's state that holds the keys, by their id."""
 
 MARK: Final = "tly_"

@@ -30,6 +30,7 @@ from tallystick.gateway.api.http import (
     send_problem,
 )
 from tallystick.ledger.entry import Entry
+from tallystick.metering.foreign import enter_foreign
 from tallystick.metering.rating import Call, rate_reading
 from tallystick.metering.recording import kept_context, quality_of, raw_text
 from tallystick.wire import otlp_json, otlp_protobuf
@@ -124,7 +125,7 @@ class Traces:
         if not entries:
             return 0, 0
         try:
-            receipt = self._desk.ledger.append(entries)
+            receipt = enter_foreign(self._desk.ledger, entries)
         except ConflictError:
             if len(entries) == 1:
                 # Sent before: what was entered then stands.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tallystick.errors import ConfigError
 from tallystick.gateway.sending import CONNECT_SECONDS, READ_SECONDS, Answer, Headers
@@ -39,7 +40,7 @@ class ProviderSender:
         self._options = connect, read, ca
         self._ways: dict[str, bool] = {}
 
-    async def send(self, method: str, url: str, headers: Headers, body: bytes) -> Answer:
+    def send(self, method: str, url: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Answer]:
         """Sends a request. See `Sender.send`."""
         start = url.find("/", 8)
         base = url if start < 0 else url[:start]
@@ -47,13 +48,13 @@ class ProviderSender:
         if direct is None:
             direct = self._ways[base] = self._is_direct(base)
         if direct:
-            return await self._direct.send(method, url, headers, body)
+            return self._direct.send(method, url, headers, body)
         if self._other is None:
             from tallystick.gateway.reqwest import ReqwestSender
 
             connect, read, ca = self._options
             self._other = ReqwestSender(connect=connect, read=read, ca=ca)
-        return await self._other.send(method, url, headers, body)
+        return self._other.send(method, url, headers, body)
 
     async def aclose(self) -> None:
         """Closes all connections."""

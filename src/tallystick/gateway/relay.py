@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from tallystick.errors import TallyError
 from tallystick.gateway.credentials import onward
 from tallystick.gateway.exchange import Exchange, RawHeaders
 from tallystick.gateway.naming import HOP, OURS
-from tallystick.gateway.sending import Answer, Headers, Sender, UpstreamFault
+from tallystick.gateway.sending import Answer, Headers, Prepared, Sender, UpstreamFault
 from tallystick.ledger.entry import Entry
+from tallystick.metering.faults import LOG
 from tallystick.metering.growing import grown
+from tallystick.metering.handover import awaitable
 from tallystick.metering.leave import Admitted, Denied, Who
 from tallystick.wire.answers import refusal
 from tallystick.wire.routes import route
 
 if TYPE_CHECKING:
+    from tallystick.gateway.manner import Manner
     from tallystick.metering.meter import CallMeter, Meter
 
 WHOLE_BYTES: Final = 4 * 2**20
@@ -34,7 +38,7 @@ _SHAPES: Final = {"anthropic": "anthropic.messages", "google": "gemini.generateC
 class Request(msgspec.Struct):
     """A request for a provider, as the gateway has read it: `url` is the provider's, `headers` all of the client's as
     they came, `named` the same by their names in lower case. `instead` are the headers with the key that the gateway
-    holds, where it takes the place of the client's."""
+    holds, where it takes the place of the client's. What is known of all requests with this head is in `manner`."""
 
     method: str
     url: str
@@ -43,7 +47,17 @@ class Request(msgspec.Struct):
     body: bytes
     provider: str | None
     who: Who
-    instead: RawHeaders | None = None
+    instead: RawHeaders | None
+    manner: Manner
+
+    def onward(self, *, plain: bool = False) -> Headers:
+        """The headers that go on to the provider. See `credentials.onward`."""
+        if plain or self.instead is not None:
+            return onward(self.headers, self.named, self.instead, plain=plain)
+        manner = self.manner
+        if manner.headers is None:
+            manner.headers = Prepared(onward(self.headers, self.named, None))
+        return manner.headers
 
 
 class Relay:
@@ -52,6 +66,18 @@ class Relay:
     def __init__(self, meter: Meter, sender: Sender) -> None:
         self._meter = meter
         self._sender = sender
+
+    async def begin(self) -> None:
+        """Called before the first request, on the loop that serves."""
+        await self.recover()
+        self._meter.gather(asyncio.get_running_loop().call_later)
+
+    async def recover(self) -> None:
+        """Enters what a killed process of this ledger had finished."""
+        try:
+            await asyncio.to_thread(self._meter.recover)
+        except TallyError as error:
+            LOG.warning("calls of a killed process are not in the ledger yet: %s", error)
 
     def meter(self, request: Request) -> CallMeter | None:
         """The meter of a request; None where it is no call that could be metered."""
@@ -62,9 +88,7 @@ class Relay:
     async def unmetered(self, request: Request, exchange: Exchange) -> None:
         """A request that is no call: it goes through as it is."""
         try:
-            answer = await self._sender.send(
-                request.method, request.url, onward(request.headers, request.named, request.instead), request.body
-            )
+            answer = await self._sender.send(request.method, request.url, request.onward(), request.body)
         except UpstreamFault as fault:
             await _fail(exchange, request, fault)
             return
@@ -83,7 +107,7 @@ class Relay:
         """Relays one call and answers it."""
         try:
             asked = call.ask()
-            decision = asked.result() if asked.done() else await asyncio.wrap_future(asked)
+            decision = asked.result() if asked.done() else await awaitable(asked)
             if isinstance(decision, Denied):
                 status, headers, body = call.refusal(decision)
                 await exchange.give(status, {**headers, "x-tally-call": call.call_id}, body)
@@ -92,7 +116,7 @@ class Relay:
             answer = await self._sender.send(
                 request.method,
                 request.url,
-                onward(request.headers, request.named, request.instead, plain=changed is not None),
+                request.onward(plain=changed is not None),
                 request.body if changed is None else changed,
             )
         except UpstreamFault as fault:
@@ -105,14 +129,11 @@ class Relay:
             raise
         # From here on the request's bytes are of no more use.
         request.body = b""
-        await self._answer(call, decision, answer, exchange)
-
-    async def _answer(self, call: CallMeter, admitted: Admitted, answer: Answer, exchange: Exchange) -> None:
         reason = "cancelled"
         try:
             instead = call.answered(answer.status, _named(answer.headers))
             head = _kept(answer.headers, instead)
-            _mark(head, call, admitted)
+            _mark(head, call, decision)
             if call.facts.stream and answer.status < 400:
                 await exchange.start(answer.status, head)
                 await self._stream(call, answer, exchange)
@@ -128,12 +149,34 @@ class Relay:
 
     async def _whole(self, call: CallMeter, answer: Answer, exchange: Exchange, head: RawHeaders) -> None:
         """An answer that is no stream: read whole before it is begun, if it is not too long."""
+        body = await self._read(call, answer, exchange, head)
+        if body is None:
+            await self._stream(call, answer, exchange)
+            return
+        body += call.close("end")
+        future = call.settled
+        if future is not None and not future.done():
+            await settled(call)
+        if call.entry is not None:
+            head.append((b"x-tally-cost", _cost(call.entry)))
+        if exchange.reply(answer.status, head, body):
+            await exchange.taken()
+
+    async def _read(self, call: CallMeter, answer: Answer, exchange: Exchange, head: RawHeaders) -> bytes | None:
+        """The body of an answer; None for a long one, of which the head and what has come are sent on."""
+        body = answer.at_once()
+        if body is not None and len(body) <= WHOLE_BYTES:
+            return call.feed(body)
         held: list[bytes] = []
         size = 0
         try:
-            while size <= WHOLE_BYTES and (chunk := await answer.read()) is not None:
+            chunk = body if body is not None else await answer.read()
+            while chunk is not None:
                 held.append(call.feed(chunk))
                 size += len(chunk)
+                if size > WHOLE_BYTES:
+                    break
+                chunk = await answer.read()
         except UpstreamFault:
             # The client sees what we saw: a beginning, and then no connection.
             call.close("error")
@@ -141,17 +184,11 @@ class Relay:
             await exchange.start(answer.status, head)
             await exchange.body(b"".join(held))
             raise
-        if size > WHOLE_BYTES:
-            await exchange.start(answer.status, head)
-            await exchange.body(b"".join(held))
-            await self._stream(call, answer, exchange)
-            return
-        held.append(call.close("end"))
-        await settled(call)
-        if call.entry is not None:
-            head.append((b"x-tally-cost", _cost(call.entry)))
+        if size <= WHOLE_BYTES:
+            return b"".join(held)
         await exchange.start(answer.status, head)
-        await exchange.end(held[0] if len(held) == 1 else b"".join(held))
+        await exchange.body(b"".join(held))
+        return None
 
     async def _stream(self, call: CallMeter, answer: Answer, exchange: Exchange) -> None:
         """Passes chunk by chunk. The call is settled before the client gets its last byte."""

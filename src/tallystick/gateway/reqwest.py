@@ -27,6 +27,9 @@ class _Answer:
             (name.lower().encode("latin-1"), value.encode("utf-8")) for name, value in response.headers.items()
         ]
 
+    def at_once(self) -> bytes | None:
+        return None
+
     async def read(self) -> bytes | None:
         try:
             chunk = await self._read()

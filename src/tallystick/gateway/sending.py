@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, Protocol
 
 from tallystick.errors import TallyError
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Headers as they are sent, names in lower case."""
+
+
+class Prepared(list[tuple[bytes, bytes]]):
+    """Headers that are sent with many requests; `lines` are the bytes that they come to."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, headers: Headers) -> None:
+        super().__init__(headers)
+        self.lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
 
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 600.0
@@ -40,6 +51,10 @@ class Answer(Protocol):
         """The headers."""
         ...
 
+    def at_once(self) -> bytes | None:
+        """All that has come and was not read; None where the answer may not be complete with that. Raises nothing."""
+        ...
+
     async def read(self) -> bytes | None:
         """The next bytes, None at the end. Raises UpstreamFault."""
         ...
@@ -52,7 +67,7 @@ class Answer(Protocol):
 class Sender(Protocol):
     """Sends requests to providers."""
 
-    async def send(self, method: str, url: str, headers: Headers, body: bytes) -> Answer:
+    def send(self, method: str, url: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Answer]:
         """Sends a request and returns when the head of the answer is there. Raises UpstreamFault."""
         ...
 

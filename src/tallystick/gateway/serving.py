@@ -9,20 +9,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from tallystick.errors import ConfigError
-
-DRAIN_SECONDS: Final = 30
-"""How long calls in flight may take to end after the gateway was told to stop."""
-
-KEEP_ALIVE_SECONDS: Final = 75
-"""How long an idle connection is kept; longer than the providers' clients keep theirs, so that none is closed under a
-request."""
+from tallystick.gateway.server import DRAIN_SECONDS, Application, Server
 
 _COLLECT_AFTER: Final = 20_000
 """Objects made and not yet gone after which the collector looks for cycles: a hundred calls' worth."""
@@ -62,13 +54,13 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(
-    application: Any,
+    application: Application,
     listening: socket.socket,
     *,
     ready: Callable[[], None] | None = None,
     stopping: Callable[[], None] | None = None,
 ) -> None:
-    """Serves an ASGI application on a socket in this process until SIGINT or SIGTERM, and then lets the calls in
+    """Serves an application on a socket in this process until SIGINT or SIGTERM, and then lets the calls in
     flight end; `stopping` ends what would go on for ever."""
     # What was loaded at the start lives as long as the process: looking through it again and again finds nothing.
     gc.collect()
@@ -78,60 +70,11 @@ def serve(
 
 
 def serving(
-    application: Any, ready: Callable[[], None] | None = None, stopping: Callable[[], None] | None = None
-) -> Any:
+    application: Application, ready: Callable[[], None] | None = None, stopping: Callable[[], None] | None = None
+) -> Server:
     """The server of an application, to be run on a socket; `ready` is called when it takes requests, `stopping` when
     it takes no more."""
-    import uvicorn
-
-    from tallystick.gateway.protocol import Bounded
-
-    config = uvicorn.Config(
-        application,
-        http=Bounded,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        log_level="critical",
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )
-    return _server(config, ready, stopping)
-
-
-def _server(config: Any, ready: Callable[[], None] | None, stopping: Callable[[], None] | None) -> Any:
-    """A server that tells when it is ready and when it stops."""
-    import uvicorn
-
-    class Announcing(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if ready is not None and self.started:
-                ready()
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            if stopping is not None:
-                stopping()
-            await super().shutdown(sockets)
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            # uvicorn raises a signal again once it has served; here a polite stop is a success.
-            if threading.current_thread() is not threading.main_thread():
-                yield
-                return
-            kept = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
-                yield
-            finally:
-                for number, handler in kept.items():
-                    signal.signal(number, handler)
-
-    return Announcing(config)
+    return Server(application, ready, stopping)
 
 
 def supervise(command: list[str], listening: socket.socket, workers: int) -> int:
@@ -200,24 +143,3 @@ def inherited() -> socket.socket | None:
     """The socket that a supervisor handed to this worker."""
     number = os.environ.pop(_SOCKET, None)
     return socket.socket(fileno=int(number)) if number else None
-
-
-async def lifespan(
-    receive: Callable[[], Any],
-    send: Callable[[Any], Any],
-    begin: Callable[[], Awaitable[None]] | None,
-    close: Callable[[], Awaitable[None]] | None,
-) -> None:
-    """Answers the server's own messages: `begin` is awaited before the first request, `close` before the process
-    ends."""
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            if begin is not None:
-                await begin()
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            if close is not None:
-                await close()
-            await send({"type": "lifespan.shutdown.complete"})
-            return

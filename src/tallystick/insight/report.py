@@ -21,13 +21,16 @@ from tallystick.insight.charts import Picture, chart, save
 from tallystick.insight.runcosts import RunCosts, run_costs
 from tallystick.insight.savings import Detail, Savings, look_at
 from tallystick.insight.spend import Spent, about, covered_words, known_cost, owed_words, total_json
+from tallystick.insight.spreading import PRECISION, spread_json, spread_table
 from tallystick.insight.words import NOT_A_BILL, Column, csv_cell, library, period_words, plain_table, shown
 from tallystick.ledger.entry import rfc3339
 from tallystick.ledger.query import Query, Total
+from tallystick.ledger.sketches import Spread
 
 if TYPE_CHECKING:
     from tallystick.catalog.catalog import Catalog
     from tallystick.ledger.ledger import Ledger
+    from tallystick.ledger.progress import Progress
 
 PER: Final = (*CALENDAR, "block", "run")
 """What a report can be split by: calendar periods, five-hour blocks, runs."""
@@ -50,7 +53,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of spend: `rows` are sums by group and period, `total` the sum of all calls.
 
     It prints as a table, shows as one in a notebook, and goes on as JSON, as a data frame or as a chart. `tz` is the
-    time zone of its periods. `detail` and `runs` are None where the calls were too many to be read unasked.
+    time zone of its periods. `detail` and `runs` are None where the calls were too many to be read unasked, `spreads`
+    where nobody asked for percentiles.
     """
 
     spent: Spent
@@ -62,6 +66,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     breakdown: bool = False
     detail: Detail | None = None
     runs: tuple[RunCosts | None, RunCosts | None] = (None, None)
+    spreads: tuple[Spread, ...] | None = None
 
     @property
     def rows(self) -> tuple[Total, ...]:
@@ -94,6 +99,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "runs": None if owed is None else owed.to_json(),
             "runs_not_owed": None if free is None else free.to_json(),
             "detail": None if self.detail is None else self.detail.to_json(),
+            "spreads": None if self.spreads is None else [spread_json(row) for row in self.spreads],
         }
 
     def table(self, fullness: int = FULL) -> tuple[list[Column], list[list[str]]]:
@@ -113,6 +119,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 gaps = [f"{getattr(row, name):,} {words}" for name, words in NAMES.items() if getattr(row, name)]
                 line.append(", ".join(gaps))
         return columns, cells
+
+    def spread_table(self) -> tuple[list[Column], list[list[str]]]:
+        """Headings and cells of the percentiles, if they were asked for: groups in the order of the other table."""
+        order = {(row.start, *row.group.values()): place for place, row in enumerate(self.rows)}
+        known = sorted(self.spreads or (), key=lambda row: order.get((row.start, *row.group.values()), len(order)))
+        return spread_table(known, self.by, self.split, self.tz)
 
     def remarks(self) -> list[str]:
         """What stands under the total: what it does not know, duplicates, cache savings, cost per run."""
@@ -161,7 +173,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if not self.total.calls:
             return "No calls."
         columns, cells = self.table()
-        return "\n".join([*plain_table(columns, cells), *self.remarks()])
+        more = [] if not self.spreads else ["", *plain_table(*self.spread_table())]
+        return "\n".join([*plain_table(columns, cells), *more, *self.remarks()])
 
     def _repr_html_(self) -> str:
         columns, cells = self.table()
@@ -212,16 +225,21 @@ def report(
     model: str | None = None,
     tags: Mapping[str, str] | None = None,
     breakdown: bool = False,
+    spread: bool = False,
     catalog: Catalog | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Sums the calls from `since` to before `until` by names and `per` period, block or run (see PER).
 
     Without either it is by model. `tz` is the time zone of periods (default: the ledger's). `breakdown` gives tokens
-    and cost by kind, and reads every call however many there are. `catalog` is where an uncached rate is looked up.
+    and cost by kind, and reads every call however many there are. `spread` adds percentiles of cost, latency and time
+    to first token. `catalog` is where an uncached rate is looked up; a long reading tells `progress` how far it is.
     Raises InputError for a grouping that makes no sense, LedgerError where the ledger fails.
     """
     if per is not None and per not in PER:
         raise InputError(f"{per!r} is nothing to split a report by.", todo=f"It is one of: {', '.join(PER)}.")
+    if spread and per == "block":
+        raise InputError("A report by block has no percentiles.", todo="Leave one of the two out.")
     place = tz or ledger.zone
     zone(place)
     names = tuple(by)
@@ -232,7 +250,10 @@ def report(
     names = names if names or per is not None else ("model",)
     query = Query(since=since, until=until, model=model, tags=Tags(tags))
     whole = ledger.total(query)[0]
-    spent = Spent(whole, tuple(_rows(ledger, query, names, per, place)))
+    period = Period(per, place) if per in CALENDAR and per is not None else None
+    grouped = totals_by_block(ledger, query, names) if per == "block" else ledger.total(query, names, period, progress)
+    spent = Spent(whole, tuple(grouped))
+    spreads = tuple(ledger.spread(query, names, period, progress)) if spread else None
     detail: Detail | None = None
     runs: tuple[RunCosts | None, RunCosts | None] = (None, None)
     if breakdown or whole.calls <= READ_UP_TO:
@@ -241,14 +262,8 @@ def report(
         runs = run_costs(spent.rows if names == ("run",) and per == "run" else ledger.total(query, ("run",)))
     return Report(
         spent=spent, by=names, per=per, tz=place, since=since, until=until, breakdown=breakdown, detail=detail,
-        runs=runs,
+        runs=runs, spreads=spreads,
     )  # fmt: skip
-
-
-def _rows(ledger: Ledger, query: Query, names: tuple[str, ...], per: str | None, tz: str) -> list[Total]:
-    if per == "block":
-        return totals_by_block(ledger, query, names)
-    return ledger.total(query, names, Period(per, tz) if per in CALENDAR and per is not None else None)
 
 
 def _kinds(total: Total) -> list[str]:
@@ -272,6 +287,8 @@ def _remarks(report: Report) -> Iterator[str]:
     yield f"Not exact: {total.gaps}." if total.gaps else "Every call was measured and priced exactly."
     if total.not_owed:
         yield f"{NOT_A_BILL}: {total.not_owed} at list prices is covered by a subscription."
+    if report.spreads:
+        yield PRECISION
     if detail is None:
         yield f"Cache savings, cost per run and duplicates among {total.calls:,} calls: --breakdown reads them."
         return

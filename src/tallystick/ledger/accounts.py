@@ -98,6 +98,18 @@ class Accounts(Protocol):
         ...
 
 
+class Sums(dict[Key, Figures]):
+    """Accounts that are only added up."""
+
+    def figures(self, key: Key) -> Figures:
+        """The account, made if it is not there."""
+        return self.setdefault(key, Figures())
+
+    def window(self, claim: Claim) -> Iterator[Figures]:
+        """Not asked for by who only adds up."""
+        raise NotImplementedError(claim)
+
+
 def place(claim: Claim) -> Place:
     """Where an ask with this claim queues."""
     return claim.budget_id, claim.value, ROLLING_PLACE if claim.since is not None else claim.period

@@ -15,8 +15,9 @@ from tallystick.core.periods import zone as zone_of
 from tallystick.ledger import sheets
 from tallystick.ledger.groups import CODED, Group, Groups, cell_groups, dimensions, values_of
 from tallystick.ledger.pending import batches
+from tallystick.ledger.progress import Progress
 from tallystick.ledger.query import DIMENSIONS, Query, Totals
-from tallystick.ledger.reading import conditions
+from tallystick.ledger.reading import conditions, slices
 from tallystick.ledger.rollups import SLOT_US, Calendar, Place, day_of, first_of
 from tallystick.ledger.rows import EPOCH, from_us, to_us
 from tallystick.ledger.sheets import CELLS, CODES, CUBE, DAY, RUNS, SLOT
@@ -24,8 +25,10 @@ from tallystick.ledger.spans import AFTER_ALL, Span, Stretch, days_asked, plan
 from tallystick.ledger.sums import FIELDS, MAIN_KINDS, Standing, pack, weigh
 from tallystick.ledger.words import CUBE_TAGS, SLOT_AXES, Names
 
-_CUBE_AXES: Final = ("provider", "model", "maker", *[f"tag:{name}" for name in CUBE_TAGS])
-_QUARTER: Final = timedelta(minutes=15)
+CUBE_AXES: Final = frozenset(("provider", "model", "maker", *[f"tag:{name}" for name in CUBE_TAGS]))
+"""What dimensions know."""
+
+QUARTER: Final = timedelta(minutes=15)
 _NO_WORD: Final = -(2**62)
 _KINDS: Final = (
     "SELECT period, value, kind, quantity FROM sheet_kind WHERE grain = ? AND axis = ? AND period >= ? AND period < ?"
@@ -93,14 +96,16 @@ def axis_of(name: str) -> str:
     return name if name in DIMENSIONS or name.startswith("tag:") else f"tag:{name}"
 
 
-def answer(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
+def answer(
+    connection: sqlite3.Connection, names: Names, question: Question, totals: Totals, progress: Progress | None = None
+) -> bool:
     """Adds to `totals` what the question is about; False when only reading the entries one by one can tell. The
     caller holds a transaction, so that all parts are of one instant."""
     if question.plain:
         for way in (_from_axis, _from_cube, _from_slots, _from_cells):
             if way(connection, names, question, totals):
                 return True
-    return question.query.as_of is None and _from_entries(connection, names, question, totals)
+    return question.query.as_of is None and _from_entries(connection, names, question, totals, progress)
 
 
 def _from_axis(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
@@ -128,8 +133,8 @@ def _add_axis(
     wanted = question.filters.get(name)
     value = None if wanted is None else _word(connection, wanted)
     stretches = [(1, DAY, days)] if axis == RUNS else plan(days, question.per)
-    added = _added(connection, axis, stretches, value, _starts(totals, question.zone))
-    kinds = list(_rare(connection, axis, stretches, value, _starts(totals, question.zone)))
+    added = _added(connection, axis, stretches, value, starts(totals, question.zone))
+    kinds = list(_rare(connection, axis, stretches, value, starts(totals, question.zone)))
     groups: dict[int, Group] = {}
     if question.axes:
         numbers = {number for sums in added.values() for number in sums} | {one[1] for one in kinds}
@@ -145,10 +150,10 @@ def _add_axis(
 
 def _from_cube(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
     days = question.days
-    if days is None or not question.used.issubset(_CUBE_AXES):
+    if days is None or not question.used.issubset(CUBE_AXES):
         return False
-    filters = {_column(axis): value for axis, value in question.filters.items()}
-    groups = dimensions(connection, [_column(axis) for axis in question.axes], filters)
+    filters = {column_of(axis): value for axis, value in question.filters.items()}
+    groups = dimensions(connection, [column_of(axis) for axis in question.axes], filters)
     _enter(connection, question, totals, (CUBE, days), lambda _: groups.get)
     _add_recent(connection, names, question, totals, days)
     return True
@@ -177,7 +182,7 @@ def _enter(
 ) -> None:
     """Adds the sheets of an axis over some days, whose values `grouping` gives groups; None leaves them out."""
     axis, days = sheet
-    stretches, start_of = plan(days, question.per), _starts(totals, question.zone)
+    stretches, start_of = plan(days, question.per), starts(totals, question.zone)
     added = _added(connection, axis, stretches, None, start_of)
     kinds = list(_rare(connection, axis, stretches, None, start_of))
     group_of = grouping({number for sums in added.values() for number in sums} | {one[1] for one in kinds})
@@ -213,7 +218,7 @@ def _from_slots(connection: sqlite3.Connection, names: Names, question: Question
         nonlocal parted
         if slot not in starts:
             begin = _slot_start(slot)
-            parted = parted or (totals.split and not totals.whole(begin, _QUARTER))
+            parted = parted or (totals.split and not totals.whole(begin, QUARTER))
             starts[slot] = totals.start_of(begin)
         return starts[slot]
 
@@ -232,7 +237,10 @@ def _from_slots(connection: sqlite3.Connection, names: Names, question: Question
     return not parted
 
 
-def _from_entries(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals) -> bool:
+def _from_entries(
+    connection: sqlite3.Connection, names: Names, question: Question, totals: Totals, progress: Progress | None
+) -> bool:
+    """Adds up the entries, stretch by stretch of time."""
     where, values = conditions(question.query)
     axes = question.axes
     needs = [
@@ -243,24 +251,24 @@ def _from_entries(connection: sqlite3.Connection, names: Names, question: Questi
     ]
     keys, size = ", ".join(needs), len(needs)
     grouped = ", ".join(str(position + 1) for position in range(size))
-    rows = connection.execute(
-        f"SELECT {keys}, {_ENTRY_SUMS} FROM entry WHERE {where} GROUP BY {grouped}",  # noqa: S608 - constants
-        values,
-    ).fetchall()
-    slots = {row[5] for row in rows}
-    if totals.split and not all(totals.whole(_slot_start(slot), _QUARTER) for slot in slots):
-        return False
-    starts = {slot: totals.start_of(_slot_start(slot)) if totals.split else None for slot in slots}
-    groups = Groups(connection, names, axes, {row[0] for row in rows})
-    for row in rows:
-        totals.add(starts[row[5]], groups.of(row[0], row[2:5], row[1]), pack(row[size:]))
-    kinds = connection.execute(
+    sums = f"SELECT {keys}, {_ENTRY_SUMS} FROM entry WHERE {where}"  # noqa: S608 - constants
+    kinds = (
         f"SELECT {keys}, kind, sum(quantity) FROM entry_kind JOIN entry ON entry.seq = entry_kind.seq "  # noqa: S608
-        f"WHERE {where} GROUP BY {grouped}, kind",
-        values,
+        f"WHERE {where}"
     )
-    for row in kinds:
-        totals.add_rare(starts[row[5]], groups.of(row[0], row[2:5], row[1]), row[size], row[size + 1])
+    begun: dict[int, datetime | None] = {}
+    for limit, bounds in slices(connection, question.query, progress):
+        given = (*values, *bounds)
+        rows = connection.execute(f"{sums}{limit} GROUP BY {grouped}", given).fetchall()
+        for slot in {row[5] for row in rows} - begun.keys():
+            if totals.split and not totals.whole(_slot_start(slot), QUARTER):
+                return False
+            begun[slot] = totals.start_of(_slot_start(slot)) if totals.split else None
+        groups = Groups(connection, names, axes, {row[0] for row in rows})
+        for row in rows:
+            totals.add(begun[row[5]], groups.of(row[0], row[2:5], row[1]), pack(row[size:]))
+        for row in connection.execute(f"{kinds}{limit} GROUP BY {grouped}, kind", given):
+            totals.add_rare(begun[row[5]], groups.of(row[0], row[2:5], row[1]), row[size], row[size + 1])
     return True
 
 
@@ -301,7 +309,7 @@ def _kinds(
 
 def _add_recent(connection: sqlite3.Connection, names: Names, question: Question, totals: Totals, days: Span) -> None:
     """Adds what is pending of some days."""
-    start_of = _starts(totals, question.zone)
+    start_of = starts(totals, question.zone)
 
     def when(place: Place) -> tuple[datetime | None] | None:
         return (start_of(DAY, place[1]),) if days[0] <= place[1] < days[1] else None
@@ -356,11 +364,12 @@ def _word(connection: sqlite3.Connection, text: str) -> int:
     return _NO_WORD if row is None else row[0]
 
 
-def _column(axis: str) -> str:
+def column_of(axis: str) -> str:
+    """The column of the table of dimensions for an axis."""
     return axis.removeprefix("tag:")
 
 
-def _starts(totals: Totals, zone: str) -> StartOf:
+def starts(totals: Totals, zone: str) -> StartOf:
     """Gives the start of the asked period for a day or month of the ledger's zone, computed once for each."""
     known: dict[Span, datetime | None] = {}
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 from tallystick.errors import LedgerCorrupt
+from tallystick.ledger import spreads
 from tallystick.ledger.book import first_hash, link_hash, read_corrections
 from tallystick.ledger.joining import response_key
 from tallystick.ledger.jsonform import amend
@@ -14,6 +16,7 @@ from tallystick.ledger.pending import batches, response_hash
 from tallystick.ledger.rollups import Calendar, Sums
 from tallystick.ledger.rows import Move, Row, decode, encode
 from tallystick.ledger.sheets import CELLS, CUBE, RUNS, Place, Sheets, everything
+from tallystick.ledger.sketches import MEASURES
 from tallystick.ledger.sql import queries
 from tallystick.ledger.sums import FIELDS, MAIN_KINDS, unpack
 from tallystick.ledger.words import Names, Words
@@ -49,7 +52,7 @@ def rebuild(connection: sqlite3.Connection, zone: str) -> None:
     for _, added in batches(connection):
         keys = iter(added.keys)
         connection.executemany(queries()["add_response"], zip(keys, keys, strict=True))
-    for table in ("pending", "sheet", "sheet_kind"):
+    for table in ("pending", "sheet", "sheet_kind", "spread"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
     for number, (row, _) in enumerate(_rows(connection, words, []), 1):
         sums.add([Move(*row.move(1))])
@@ -74,7 +77,7 @@ def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
             expected.collect(sums, words)
     expected.collect(sums, words)
     yield from problems[:MAX_SHOWN]
-    kept = _Expected(everything(connection))
+    kept = _Expected(everything(connection), spreads.everything(connection))
     for *key, count in connection.execute("SELECT * FROM sheet_kind"):
         kept.rare[tuple(key)] = count
     for _, added in batches(connection):
@@ -82,6 +85,8 @@ def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
             sums.add(added.moves[first : first + _CHUNK])
             kept.collect(sums, words)
     yield from _compare(kept.sheets, expected.sheets, Names(connection))
+    for (measure, day), dimension in islice(spreads.differing(kept.spreads, expected.spreads), MAX_SHOWN):
+        yield f"The spread of {MEASURES[measure]} in day {day}, dimension {dimension}, is not what the entries give."
     wrong = [
         key for key in kept.rare.keys() | expected.rare.keys() if kept.rare.get(key, 0) != expected.rare.get(key, 0)
     ]
@@ -90,10 +95,11 @@ def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 class _Expected:
-    """Sums by sheet, and of rare kinds."""
+    """Sums by sheet, of rare kinds, and sketches."""
 
-    def __init__(self, sheets: Sheets | None = None) -> None:
+    def __init__(self, sheets: Sheets | None = None, written: spreads.Written | None = None) -> None:
         self.sheets: Sheets = {} if sheets is None else sheets
+        self.spreads: spreads.Written = {} if written is None else written
         self.rare: dict[tuple[Any, ...], int] = {}
 
     def collect(self, sums: Sums, words: Words) -> None:
@@ -104,6 +110,7 @@ class _Expected:
                 sheet[value] = sheet.get(value, 0) + total
         for kind_key, count in sums.rare_kinds(words).items():
             self.rare[kind_key] = self.rare.get(kind_key, 0) + count
+        spreads.change(self.spreads, sums.spreads(words))
         sums.clear()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from tallystick.ledger.rollups import Calendar, Sums, slot_floor
 from tallystick.ledger.rows import Move, Row, decode, encode, from_us, to_us
 from tallystick.ledger.sql import queries
 from tallystick.ledger.store import begin, explained, write_rows
-from tallystick.ledger.sums import MAX_CALLS, MAX_LIGHT_CALLS, heavy
+from tallystick.ledger.sums import HEAVY, MAX_CALLS, MAX_LIGHT_CALLS
 from tallystick.ledger.words import Names, Words, missing
 from tallystick.ledger.writer import Job, SettleJob, Task
 
@@ -45,7 +45,7 @@ class Book:
         # What was learnt through another connection cannot be checked through this one.
         counter.forget()
         counter.seen = -1
-        self._writer_id = secrets.token_hex(8)
+        self._writer_id = os.urandom(8).hex()
         self._clock = clock
         self._timeout = timeout
         self._words = Words(connection)
@@ -170,31 +170,27 @@ class _Page:
         self._sql = queries()
         self._entries: list[tuple[Any, ...]] = []
         self._corrections: list[tuple[Any, ...]] = []
-        self._moves: list[tuple[Any, ...]] = []
+        self._moves: list[Move] = []
         self._keys: list[int] = []
+        self._own_keys: dict[int, list[int]] = {}
         self._moved: list[tuple[str, int]] = []
 
     def write_quickly(self, jobs: Sequence[Job]) -> bool:
         """Writes jobs that hold only new entries, of calls nobody has seen; says whether that was so. If not, the
         transaction is spoilt."""
-        rows, kinds = [], []
+        rows: list[Row] = []
         hashes: dict[int, int] = {}
         keyed = 0
         seq, now_us, words = self._seq, self._now_us, self._words
-        chain, moved = self._entries.append, self._moves.append
+        add = rows.append
         for job in jobs:
             for item in job.items:
                 if not isinstance(item, Entry):
                     return False
                 try:
-                    row = encode(item, words, now_us)
+                    add(encode(item, words, now_us))
                 except TallyError:
                     return False
-                rows.append(row.stored)
-                chain(row.chained)
-                moved(row.move(1))
-                if row.rare is not None:
-                    kinds += [(seq, kind, count) for kind, count in row.rare.items()]
                 key = response_key(item)
                 if key is not None:
                     hashes[response_hash(key)] = seq
@@ -203,12 +199,21 @@ class _Page:
             job.receipt = Receipt(written=len(job.items))
         if len(hashes) < keyed or self._pending.known(list(hashes)):
             return False
+        stored = [row.stored for row in rows]
         try:
-            write_rows(self._connection, self._sql["add_entry"], rows)
+            write_rows(self._connection, self._sql["add_entry"], stored)
         except sqlite3.IntegrityError:
             # Some call is there already.
             return False
+        kinds = [
+            (place, kind, count)
+            for place, row in enumerate(rows, self._seq)
+            if row.rare is not None
+            for kind, count in row.rare.items()
+        ]
         self._connection.executemany(self._sql["add_entry_kind"], kinds)
+        self._entries = [row.chained for row in rows]
+        self._moves = [Move(*row.move(1)) for row in rows]
         self._keys = [number for pair in hashes.items() for number in pair]
         self._seq = seq
         return True
@@ -229,6 +234,8 @@ class _Page:
             self._names = Names(connection)
             self._seq = before[0]
             del self._entries[before[1] :], self._corrections[before[2] :]
+            for hashed in self._keys[before[4] :: 2]:
+                self._own_keys[hashed].pop()
             del self._moves[before[3] :], self._keys[before[4] :]
         else:
             if isinstance(job, SettleJob) and new:
@@ -246,7 +253,9 @@ class _Page:
         values = self._batch, writer_id, batch_no, self._first, len(self._entries), link
         self._connection.execute(self._sql["add_batch"], values)
         calls = self._pending.calls + len(self._moves)
-        weighty = any(heavy(move[5]) for move in self._moves)
+        standings = [move.standing for move in self._moves]
+        # A few thousand calls like the largest could overflow a sum; only a cost can be below nothing.
+        weighty = bool(standings) and (max(map(max, standings)) >= HEAVY or min(map(min, standings)) <= -HEAVY)
         if calls >= FOLD_CALLS or weighty:
             self._fold(MAX_CALLS if weighty else MAX_LIGHT_CALLS)
         else:
@@ -258,7 +267,7 @@ class _Page:
         added up at once."""
         pairs: list[tuple[int, int]] = []
         moves: list[Move] = []
-        for added in (*self._pending.take(), Batch([Move(*fields) for fields in self._moves], self._keys)):
+        for added in (*self._pending.take(), Batch(self._moves, self._keys)):
             moves += added.moves
             keys = iter(added.keys)
             pairs += zip(keys, keys, strict=True)
@@ -294,14 +303,14 @@ class _Page:
         standing = None if key is None else self._standing(key)
         if standing is None:
             self._insert(row, key)
-            self._moves.append(row.move(1))
+            self._moves.append(Move(*row.move(1)))
             return REPLACE
         holder, source, recorded_us, holder_id = standing
         found = verdict(SOURCES[source], entry.source)
         if found == REPLACE:
             self._join_family(holder, row, joined)
             self._insert(row, key)
-            self._moves.append(row.move(1))
+            self._moves.append(Move(*row.move(1)))
             return found
         seq = self._insert(row, None)
         if found == JOIN:
@@ -309,15 +318,13 @@ class _Page:
             joined[row.call_id] = holder_id
         else:
             self._run("flag_repeated", holder, seq)
-            self._moves.append(row.move(1))
+            self._moves.append(Move(*row.move(1)))
         return found
 
     def _standing(self, key: str) -> tuple[int, int, int, str] | None:
         """The entry that stands for a response: seq, source, recorded_us, call_id."""
         hashed = response_hash(key)
-        own = iter(self._keys)
-        here = [seq for other, seq in zip(own, own, strict=True) if other == hashed]
-        for seq in self._pending.seqs(hashed) + here:
+        for seq in self._pending.seqs(hashed) + self._own_keys.get(hashed, []):
             found = self._one("entry_by_seq", seq)
             if found is None:
                 raise missing("entry_by_seq", seq)
@@ -333,7 +340,7 @@ class _Page:
             joined_us = known_us
             if joined_us is None:
                 standing = amend(entry, self._corrections_of(seq))
-                self._moves.append(encode(standing, self._words, self._now_us).move(-1))
+                self._moves.append(Move(*encode(standing, self._words, self._now_us).move(-1)))
                 joined_us = max(row.recorded_us, columns[2])
             self._run("hold_entry", self._seq, joined_us, seq)
             if entry.call_id in joined:
@@ -358,7 +365,7 @@ class _Page:
         before, after = (encode(one, self._words, self._now_us) for one in (was, now))
         self._moved.append((correction.corrects, cost_moved(was, now)))
         if joined_us is None:
-            self._moves += [before.move(-1), after.move(1)]
+            self._moves += [Move(*before.move(-1)), Move(*after.move(1))]
         self._run("amend_entry", *after.standing, seq)
         self._run("drop_entry_kinds", seq)
         for kind, count in (after.rare or {}).items():
@@ -377,7 +384,9 @@ class _Page:
         for kind, count in (row.rare or {}).items():
             self._run("add_entry_kind", seq, kind, count)
         if key is not None:
-            self._keys += [response_hash(key), seq]
+            hashed = response_hash(key)
+            self._keys += [hashed, seq]
+            self._own_keys.setdefault(hashed, []).append(seq)
         self._entries.append(row.chained)
         return seq
 

@@ -147,6 +147,8 @@ class Till:
         self._owner = owner
         self._now_us = now_us
         self._now = from_us(now_us)
+        self._limits: dict[str, int | None] = {}
+        self._limits_of: Rules | None = None
 
     def standing(self, ask: Ask) -> Granted | None:
         """The hold that this very ask has made before. Raises ConflictError where its id stands for another request,
@@ -160,6 +162,29 @@ class Till:
         if known.state != "open":
             raise _conflict(ask.hold_id, f"a hold that is {known.state}")
         return Granted(hold_id=ask.hold_id, output=known.output)
+
+    def whole(self, ask: Ask) -> Granted | None:
+        """Grants an ask that fits uncapped beside everything else, as nearly all do; None leaves it to `consider`, with
+        nothing changed."""
+        rules, output, shelf = self._shelf.rules, ask.output, self._shelf
+        if ask.version != rules.version:
+            return None
+        moves = []
+        for claim in ask.claims:
+            if claim.since is not None:
+                return None
+            figures = shelf.figures((claim.budget_id, claim.value, claim.period))
+            amount = claim.base + claim.per_output * output
+            limit = self._limit(rules, claim.budget_id)
+            if limit is not None and amount > limit - figures.settled - figures.suspect - figures.held:
+                return None
+            moves.append((figures, amount))
+        unlearned = ask.unlearned
+        for figures, amount in moves:
+            figures.held += amount
+            figures.unlearned += unlearned
+        shelf.keep(self._granted(ask, output))
+        return Granted(hold_id=ask.hold_id, output=output)
 
     def consider(self, ask: Ask) -> Granted | Refused | Wait | Stale:
         """What would become of an ask; changes nothing."""
@@ -185,25 +210,8 @@ class Till:
 
     def grant(self, ask: Ask, granted: Granted) -> None:
         """Sets the money aside."""
-        output, unlearned = granted.output, ask.unlearned
-        parts = []
-        for claim in ask.claims:
-            part = Part(claim.budget_id, claim.value, claim.period, claim.since, claim.base, claim.per_output)
-            parts.append(part)
-            figures = self._shelf.figures(part.key)
-            figures.held += claim.base + claim.per_output * output
-            figures.unlearned += unlearned
-        record = Record(
-            hold_id=ask.hold_id,
-            state="open",
-            owner=self._owner,
-            authorised_us=self._now_us,
-            expires_us=to_us(ask.expires_at),
-            output=output,
-            unlearned=unlearned,
-            payload=ask.payload,
-            parts=tuple(parts),
-        )
+        record = self._granted(ask, granted.output)
+        move(self._shelf, record, 1)
         self._shelf.keep(record)
 
     def extend(self, hold_id: str, output: int) -> int:
@@ -248,6 +256,8 @@ class Till:
             ]
             self._change(None, self._bare(hold_id, tuple(parts), settlement))
             return
+        if record.state == "open" and not settlement.keep and self._settle_open(record, settlement):
+            return
         # What was given back may be somebody else's by now: whatever a late call cost is then taken beyond it.
         live = record.state in ("open", "suspect")
         charges = {(one.budget_id, one.value, one.period): one.amount for one in settlement.charges}
@@ -265,6 +275,43 @@ class Till:
         state = "suspect" if left else "settled"
         ended = msgspec.structs.replace(record, state=state, parts=tuple(parts), settlement=digest(settlement))
         self._change(record, ended)
+
+    def _settle_open(self, record: Record, settlement: Settlement) -> bool:
+        """Ends an open hold that is charged to the very accounts it claims from, as nearly all are; False leaves it,
+        with nothing changed."""
+        charges, output = settlement.charges, record.output
+        if len(charges) != len(record.parts):
+            return False
+        parts = []
+        for part, one in zip(record.parts, charges, strict=True):
+            if part.period != one.period or part.budget_id != one.budget_id or part.value != one.value:
+                return False
+            taken = one.amount
+            over = max(0, taken - part.amount(output))
+            claim = part.budget_id, part.value, part.period, part.since, part.base, part.per_output
+            parts.append(Part(*claim, taken, 0, over))
+        unlearned = record.unlearned
+        for part in parts:
+            figures = self._shelf.figures(part.key)
+            figures.held -= part.amount(output)
+            figures.unlearned -= unlearned
+            figures.settled += part.charged or 0
+            figures.overdraft += part.over
+        self._shelf.keep(
+            Record(
+                hold_id=record.hold_id,
+                state="settled",
+                owner=record.owner,
+                authorised_us=record.authorised_us,
+                expires_us=record.expires_us,
+                output=output,
+                unlearned=unlearned,
+                payload=record.payload,
+                parts=tuple(parts),
+                settlement=digest(settlement),
+            )
+        )
+        return True
 
     def release(self, hold_id: str) -> bool:
         """Gives back the hold of a call that was never sent; whether there was anything to give back. Raises
@@ -320,6 +367,29 @@ class Till:
         """Nobody knows the end of this call any more: what it holds counts as spent."""
         self._change(record, msgspec.structs.replace(record, state="suspect"))
 
+    def _limit(self, rules: Rules, budget_id: str) -> int | None:
+        """The limit that asks have to keep, looked up once."""
+        if rules is not self._limits_of:
+            self._limits_of, self._limits = rules, {}
+        if budget_id not in self._limits:
+            self._limits[budget_id] = rules.enforced(budget_id, self._now)
+        return self._limits[budget_id]
+
+    def _granted(self, ask: Ask, output: int) -> Record:
+        return Record(
+            hold_id=ask.hold_id,
+            state="open",
+            owner=self._owner,
+            authorised_us=self._now_us,
+            expires_us=to_us(ask.expires_at),
+            output=output,
+            unlearned=ask.unlearned,
+            payload=ask.payload,
+            parts=tuple(
+                [Part(one.budget_id, one.value, one.period, one.since, one.base, one.per_output) for one in ask.claims]
+            ),
+        )
+
     def _bare(self, hold_id: str, parts: tuple[Part, ...], settlement: Settlement) -> Record:
         return Record(
             hold_id=hold_id,
@@ -347,8 +417,9 @@ def move(accounts: Accounts, record: Record, sign: int) -> None:
         # Most of them, so without a detour.
         output, number = record.output, sign * record.unlearned
         for part in record.parts:
-            figures = accounts.figures(part.key)
-            figures.held += sign * part.amount(output)
+            figures = accounts.figures((part.budget_id, part.value, part.period))
+            if part.base is not None:
+                figures.held += sign * (part.base + part.per_output * output)
             figures.unlearned += number
         return
     for part in record.parts:

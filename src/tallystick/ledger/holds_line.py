@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tallystick.errors import TallyError
@@ -37,6 +37,17 @@ class AskJob(Task[Verdict]):
         if self._places is None:
             self._places = frozenset(map(place, self.ask.claims))
         return self._places
+
+    def new(self, till: Till, check: Callable[[Ask], None] | None = None) -> bool:
+        """Whether it asks for a hold that is not there. If not, or where `check` does not like it, it knows now what it
+        is told."""
+        try:
+            if check is not None:
+                check(self.ask)
+            self.receipt, self.error = till.standing(self.ask), None
+        except TallyError as error:
+            self.receipt, self.error = None, error
+        return self.receipt is None and self.error is None
 
     @property
     def waited_us(self) -> int:
@@ -99,6 +110,28 @@ class Release(HoldTask):
         return None
 
 
+def withdraw(moves: Iterable[HoldTask], asks: Iterable[AskJob]) -> None:
+    """Notes which asks are given back before they have come to anything."""
+    released = {move.hold_id for move in moves if isinstance(move, Release)}
+    if released:
+        for job in asks:
+            job.withdrawn = job.withdrawn or job.ask.hold_id in released
+
+
+def repeated(fresh: list[AskJob]) -> list[AskJob]:
+    """Takes those out that ask for a hold another one of this batch asks for."""
+    if len({job.ask.hold_id for job in fresh}) == len(fresh):
+        return []
+    seen: set[str] = set()
+    twice = []
+    for job in list(fresh):
+        if job.ask.hold_id in seen:
+            fresh.remove(job)
+            twice.append(job)
+        seen.add(job.ask.hold_id)
+    return twice
+
+
 def serve(
     till: Till, asks: Sequence[AskJob], others: Iterable[tuple[int, frozenset[Place]]] = ()
 ) -> tuple[list[AskJob], list[AskJob]]:
@@ -112,14 +145,24 @@ def serve(
     for job in asks:
         while ahead and (job.number is None or ahead[-1][0] < job.number):
             taken |= ahead.pop()[1]
-        verdict = _verdict(till, job, blocked=bool(taken) and not taken.isdisjoint(job.places))
+        blocked = bool(taken) and not taken.isdisjoint(job.places)
+        verdict: Verdict | None = None
+        if not (blocked or job.withdrawn):
+            verdict = till.whole(job.ask)
+            if verdict is not None and not job.queued:
+                job.receipt, job.durable = verdict, True
+                decided.append(job)
+                continue
+        if verdict is None:
+            verdict = _verdict(till, job, blocked=blocked)
+            if isinstance(verdict, Granted):
+                till.grant(job.ask, verdict)
         if verdict is None:
             waiting.append(job)
             job.queued = True
             taken |= job.places
             continue
         if isinstance(verdict, Granted):
-            till.grant(job.ask, verdict)
             if job.queued:
                 verdict = Granted(hold_id=verdict.hold_id, output=verdict.output, waited_us=job.waited_us)
             job.durable = True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +16,6 @@ from tallystick.ledger.accounts import Figures, Key, Place, Rules
 from tallystick.ledger.hold import HOLD_STATES, Claim
 from tallystick.ledger.holds import Part, Record
 from tallystick.ledger.sql import queries
-from tallystick.ledger.store import write_rows
 
 KEPT_US: Final = 86_400_000_000
 """The accounts of a rolling budget are kept for at least so many microseconds after they left its window."""
@@ -24,6 +26,14 @@ MAX_KNOWN: Final = 20_000
 STATE_CODES: Final = {state: code for code, state in enumerate(HOLD_STATES)}
 _PARTS: Final = msgspec.json.Decoder(tuple[Part, ...]).decode
 _ENCODE: Final = msgspec.json.Encoder().encode
+_TOGETHER: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+_ROW: Final = re.compile(r"VALUES (\([?, ]+\))")
+_SIZES: Final = (1, 8, 32, 128)
+_MOST_RELEASED: Final = _SIZES[-1]
+_RELEASE: Final = {
+    size: f"UPDATE hold SET state = {STATE_CODES['released']} WHERE hold_id IN ({', '.join('?' * size)})"  # noqa: S608
+    for size in _SIZES
+}
 
 
 class Known:
@@ -55,6 +65,7 @@ class SqliteShelf:
         self._before: dict[Key, tuple[int, ...]] = {}
         self._records: dict[str, Record | None] = {}
         self._changed: dict[str, Record] = {}
+        self._released: list[str] = []
         self._new: set[str] = set()
         self._over: set[Key] = set()
 
@@ -100,16 +111,20 @@ class SqliteShelf:
         """Whether nothing was assumed."""
         return not self._new
 
-    def assume_new(self, hold_id: str) -> None:
-        """Does not look whether there is such a hold; if there is, `write` finds out and raises IntegrityError."""
-        if hold_id not in self._records and hold_id not in self._known.records:
-            self._records[hold_id] = None
-            self._new.add(hold_id)
+    def assume_new(self, hold_ids: Iterable[str]) -> None:
+        """Does not look whether there are such holds; if there are, `write` finds out and raises IntegrityError."""
+        new = [one for one in hold_ids if one not in self._records and one not in self._known.records]
+        self._records.update(dict.fromkeys(new))
+        self._new.update(new)
 
     def keep(self, record: Record) -> None:
         """Stores a new or changed hold."""
-        self._records[record.hold_id] = record
-        self._changed[record.hold_id] = record
+        hold_id = record.hold_id
+        if record.state == "released" and hold_id not in self._changed:
+            self._released.append(hold_id)
+        elif hold_id in self._changed and self._changed[hold_id].state == "released":
+            self._released.remove(hold_id)
+        self._records[hold_id] = self._changed[hold_id] = record
 
     def seed(self, key: Key, amount: int) -> None:
         """Gives an account that is not there yet something to begin with."""
@@ -143,11 +158,17 @@ class SqliteShelf:
         accounts = [
             (*_texts(figures), *key) for key, figures in self._figures.items() if self._worth(key, figures.row())
         ]
-        write_rows(self._connection, self._sql["keep_account"], accounts)
-        new = [_row(one) for name, one in self._changed.items() if name in self._new]
-        old = [_row(one) for name, one in self._changed.items() if name not in self._new]
-        write_rows(self._connection, self._sql["add_hold"], new)
-        write_rows(self._connection, self._sql["keep_hold"], old)
+        _write(self._connection, self._sql["keep_account"], accounts)
+        given_back = set(self._released)
+        new = [row_of(one) for name, one in self._changed.items() if name in self._new]
+        old = [row_of(one) for name, one in self._changed.items() if name not in self._new and name not in given_back]
+        _write(self._connection, self._sql["add_hold"], new)
+        _write(self._connection, self._sql["keep_hold"], old)
+        for first in range(0, len(self._released), _MOST_RELEASED):
+            ids = self._released[first : first + _MOST_RELEASED]
+            size = next(size for size in _SIZES if size >= len(ids))
+            # To write one of them twice is no matter.
+            self._connection.execute(_RELEASE[size], ids + ids[-1:] * (size - len(ids)))
 
     def learnt(self) -> None:
         """The transaction stands: what it found and wrote is known to the next one."""
@@ -171,6 +192,24 @@ class SqliteShelf:
         if key in self._over:
             return False
         return row != before if before else any(row)
+
+
+def _write(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Executes an INSERT of one row for all these rows, as a rule in one step: in each a crowd of other threads comes
+    to run, and a commit waits for all of them."""
+    for first in range(0, len(rows), _TOGETHER[-1]):
+        part = rows[first : first + _TOGETHER[-1]]
+        size = next(size for size in _TOGETHER if size >= len(part))
+        values = [*chain.from_iterable(part), *[None] * ((size - len(part)) * len(part[0]))]
+        connection.execute(_for_rows(statement, size), values)
+
+
+@cache
+def _for_rows(statement: str, count: int) -> str:
+    def rows(found: re.Match[str]) -> str:
+        return f"SELECT * FROM (VALUES {', '.join([found[1]] * count)}) WHERE column1 IS NOT NULL"  # noqa: S608
+
+    return _ROW.sub(rows, statement)
 
 
 def record_of(row: Sequence[Any]) -> Record:
@@ -197,7 +236,8 @@ def record_of(row: Sequence[Any]) -> Record:
     )
 
 
-def _row(record: Record) -> tuple[Any, ...]:
+def row_of(record: Record) -> tuple[Any, ...]:
+    """The inverse of `record_of`."""
     return (
         record.hold_id,
         STATE_CODES[record.state],
@@ -205,7 +245,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.authorised_us,
         record.expires_us,
         record.output,
-        int(record.unlearned),
+        1 if record.unlearned else 0,
         record.payload,
         _ENCODE(record.parts).decode(),
         record.settlement,

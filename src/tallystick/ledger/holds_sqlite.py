@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from tallystick.errors import LedgerCorrupt, TallyError
-from tallystick.ledger.accounts import Figures, Key, Place, Rules, shown
+from tallystick.ledger.accounts import Figures, Place, Rules, Sums, shown
 from tallystick.ledger.budget import Budget, Budgets
-from tallystick.ledger.hold import Account, Claim, Granted, Hold, Seed
+from tallystick.ledger.hold import Account, Granted, Hold, Seed
 from tallystick.ledger.holds import Till, from_us, move
 from tallystick.ledger.holds_budgets import budget_from, budget_text, edited, known_budget, without, wrong_accounts
-from tallystick.ledger.holds_line import AskJob, HoldTask, Release, serve
+from tallystick.ledger.holds_line import AskJob, HoldTask, repeated, serve, withdraw
 from tallystick.ledger.holds_shelf import STATE_CODES, Known, SqliteShelf, record_of
 from tallystick.ledger.owners import Owner
 from tallystick.ledger.sql import queries
@@ -79,10 +79,7 @@ class Counter:
             self._known = Known(self.seen)
         known = self._known
         if known.rules is None:
-            version = int(get_state(connection, "ledger", "budgets") or 0)
-            if self._rules is None or self._rules.version != version:
-                self._rules = read_rules(connection)
-            known.rules = self._rules
+            known.rules = self._rules = read_rules(connection, self._rules)
         return HoldsSheet(self, connection, known, now_us)
 
     def forget(self) -> None:
@@ -119,16 +116,18 @@ class HoldsSheet:
     def work(self, tasks: Sequence[HoldTask | AskJob], *, careful: bool) -> None:
         """Does the tasks: what gives back or grows first, then the line, then new asks. Without care asks are taken to
         be for new holds."""
-        asks = [task for task in tasks if isinstance(task, AskJob)]
-        if not careful:
-            for job in asks:
-                self.shelf.assume_new(job.ask.hold_id)
+        asks: list[AskJob] = []
+        moves: list[HoldTask] = []
         for task in tasks:
-            if isinstance(task, HoldTask):
-                if isinstance(task, Release):
-                    for job in (*self._waiting, *asks):
-                        job.withdrawn = job.withdrawn or job.ask.hold_id == task.hold_id
-                task.attempt(self.till)
+            if isinstance(task, AskJob):
+                asks.append(task)
+            else:
+                moves.append(task)
+        if not careful:
+            self.shelf.assume_new([job.ask.hold_id for job in asks])
+        withdraw(moves, (*self._waiting, *asks))
+        for one in moves:
+            one.attempt(self.till)
         if asks:
             self._counter.owner.appear()
         self._asks = asks
@@ -209,21 +208,12 @@ class HoldsSheet:
     def _serve(self, asks: Sequence[AskJob]) -> None:
         fresh: list[AskJob] = []
         for job in asks:
-            try:
-                standing = self.till.standing(job.ask)
-            except TallyError as error:
-                job.error = error
-            else:
-                job.receipt = standing
-            if job.error is None and job.receipt is None:
-                fresh.append(job)
-            else:
-                self._decided.append(job)
+            (fresh if job.new(self.till) else self._decided).append(job)
         if not fresh and not self._waiting:
             return
         for job in self._waiting:
             job.withdrawn = job.withdrawn or job.future.cancelled()
-        twice = self._distinct(fresh)
+        twice = repeated(fresh)
         decided, self._waiting = serve(self.till, [*self._waiting, *fresh], self._others())
         if self._waiting and self._counter.sweep_due():
             self.sweep()
@@ -231,21 +221,11 @@ class HoldsSheet:
             decided += more
         self._decided += decided
         for job in decided:
-            for claim in job.ask.claims if isinstance(job.receipt, Granted) else ():
-                self.shelf.roll(claim, self._now_us)
+            for claim in job.ask.claims:
+                if claim.since is not None and isinstance(job.receipt, Granted):
+                    self.shelf.roll(claim, self._now_us)
         if twice:
             self._serve(twice)
-
-    def _distinct(self, fresh: list[AskJob]) -> list[AskJob]:
-        """Takes those out that ask for a hold another one of this batch asks for."""
-        seen: set[str] = set()
-        twice = []
-        for job in list(fresh):
-            if job.ask.hold_id in seen:
-                fresh.remove(job)
-                twice.append(job)
-            seen.add(job.ask.hold_id)
-        return twice
 
     def _others(self) -> list[tuple[int, frozenset[Place]]]:
         if self._known.others is None:
@@ -254,9 +234,11 @@ class HoldsSheet:
         return self._known.others
 
 
-def read_rules(connection: sqlite3.Connection) -> Rules:
-    """The budgets as they stand."""
+def read_rules(connection: sqlite3.Connection, known: Rules | None = None) -> Rules:
+    """The budgets as they stand; those that are `known` where nothing has changed since."""
     version = int(get_state(connection, "ledger", "budgets") or 0)
+    if known is not None and known.version == version:
+        return known
     rows = connection.execute(queries()["budgets"]).fetchall()
     standing = [budget_from(body) for body, dropped in rows if not dropped]
     return Rules(version, standing, [budget_from(body) for body, dropped in rows if dropped])
@@ -279,9 +261,9 @@ def read_holds(connection: sqlite3.Connection, state: str | None, budget_id: str
     ]
 
 
-def read_accounts(connection: sqlite3.Connection, budget_id: str | None, now_us: int) -> list[Account]:
+def read_accounts(connection: sqlite3.Connection, rules: Rules, budget_id: str | None, now_us: int) -> list[Account]:
     """The accounts by budget, value and period."""
-    rules, at = read_rules(connection), from_us(now_us)
+    at = from_us(now_us)
     return [
         shown((row[0], row[1], row[2]), Figures.of(row[3:]), rules, at)
         for row in connection.execute(queries()["accounts"])
@@ -291,7 +273,7 @@ def read_accounts(connection: sqlite3.Connection, budget_id: str | None, now_us:
 
 def account_differences(connection: sqlite3.Connection) -> list[str]:
     """Where accounts differ from their seeds, holds and charges, in words."""
-    kept, wanted = _Sums(), _Sums()
+    kept, wanted = Sums(), Sums()
     for row in connection.execute(queries()["accounts"]):
         key = row[0], row[1], row[2]
         kept[key] = Figures.of(row[3:])
@@ -305,13 +287,3 @@ def account_differences(connection: sqlite3.Connection) -> list[str]:
     for key in [key for key in wanted if key[2] < floors.get(key[:2], "")]:
         del wanted[key]
     return wrong_accounts(kept, wanted)
-
-
-class _Sums(dict[Key, Figures]):
-    """Accounts that are only added up."""
-
-    def figures(self, key: Key) -> Figures:
-        return self.setdefault(key, Figures())
-
-    def window(self, claim: Claim) -> Iterator[Figures]:
-        raise NotImplementedError(claim)

@@ -1,9 +1,9 @@
 """Intents: the calls of a process that have begun and not ended, in a small file mapped into memory beside the ledger.
 
-A slot is filled when a call is sent, changed in place while it streams and freed once its entry is written; none of it
-is a system call. What stands in the file outlives a killed process (though not a power cut), so that other processes
-can watch, and a repair can enter the calls that nobody will finish. The owner holds a lock on its file; the lock dies
-with it.
+A slot is filled when a call is sent, changed in place while it streams and freed once its entry is written; between
+its end and that it may keep the entry itself. None of it is a system call. What stands in the file outlives a killed
+process (though not a power cut), so that other processes can watch, and a repair can enter the calls that have ended
+as well as those that nobody will finish. The owner holds a lock on its file; the lock dies with it.
 """
 
 from __future__ import annotations
@@ -26,21 +26,28 @@ except ImportError:  # Windows: calls are metered all the same, but nobody else 
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX: Final = ".flight"
-SLOT: Final = 512
-SEGMENT: Final = 128
-"""Slots that a file grows by: 64 KiB, which every platform can map."""
+SLOT: Final = 4096
+SEGMENT: Final = 64
+"""Slots that a file grows by: 256 KiB, which every platform can map."""
 
-_MAGIC: Final = b"tallyfl1"
+_MAGIC: Final = b"tallyfl2"
 _FIXED: Final = struct.Struct("<B7xqqqqq40s40s40s120s120s")
 _MOVE: Final = struct.Struct("<qqqq")
 _MOVE_AT: Final = 16
+_LENGTH: Final = struct.Struct("<I")
+_LENGTH_AT: Final = _FIXED.size
+_RECORD_AT: Final = _LENGTH_AT + _LENGTH.size
+ROOM: Final = SLOT - _RECORD_AT
+"""Bytes that a slot has for the record of a call that has ended."""
+
 _MOST: Final = 2**63 - 1
-_FREE, _OPEN = 0, 1
+_FREE, _OPEN, _DONE = 0, 1, 2
 
 
 class InFlight(msgspec.Struct, frozen=True):
     """A call that has begun and not ended, as another process sees it. Times are microseconds since 1970 UTC; `output`
-    is generated tokens and `pico` picodollars so far, both estimates. `alive` says whether its process still runs."""
+    is generated tokens and `pico` picodollars so far, both estimates. `alive` says whether its process still runs.
+    `record` is there for a call that has ended and may not be in the ledger."""
 
     call_id: str
     started_us: int
@@ -54,6 +61,7 @@ class InFlight(msgspec.Struct, frozen=True):
     run_id: str
     alive: bool
     owner: str
+    record: bytes | None = None
 
 
 class Slot:
@@ -70,6 +78,19 @@ class Slot:
         """The call has come so far."""
         if self._give_back is not None:
             _MOVE.pack_into(self._map, self._at + _MOVE_AT, now_us, response_bytes, output, min(pico, _MOST))
+
+    def finish(self, record: bytes) -> bool:
+        """The call has ended, and this is all there is to say of it; kept until the slot is freed. False where there is
+        no room for so much."""
+        size = len(record)
+        if size > ROOM or self._give_back is None:
+            return False
+        view, at = self._map, self._at
+        view[at + _RECORD_AT : at + _RECORD_AT + size] = record
+        _LENGTH.pack_into(view, at + _LENGTH_AT, size)
+        # The state goes in last: whoever finds it so finds all of the record.
+        view[at] = _DONE
+        return True
 
     def free(self) -> None:
         """The call's entry is written. Freeing twice is harmless."""
@@ -105,6 +126,16 @@ class Intents:
         _FIXED.pack_into(slot_map, at, _FREE, started_us, started_us, 0, 0, 0, call_id.encode(), *_encoded(words))
         slot_map[at] = _OPEN
         return Slot(slot_map, at, self._take_back)
+
+    @property
+    def folder(self) -> Path:
+        """Where the file lies, beside those of other processes."""
+        return self._folder
+
+    @property
+    def used(self) -> int:
+        """How many slots are taken."""
+        return self._used
 
     def close(self) -> None:
         """Lets go of the file, and removes it when no call in it is open."""
@@ -180,7 +211,8 @@ def _encoded(words: tuple[str, str, str, str]) -> tuple[bytes, bytes, bytes, byt
 
 
 def read_flights(folder: Path) -> list[InFlight]:
-    """The calls in flight of all processes that use a ledger, oldest first; those of dead ones too."""
+    """The calls in flight of all processes that use a ledger, oldest first; those of dead ones too. Those that have
+    ended are not in flight."""
     found: list[InFlight] = []
     for place in _files(folder):
         try:
@@ -189,7 +221,7 @@ def read_flights(folder: Path) -> list[InFlight]:
             continue
         try:
             dead = _locked(handle, fcntl.LOCK_SH)
-            found += _read(handle, place.name, alive=not dead)
+            found += [one for one in _read(handle, place.name, alive=not dead) if one.record is None]
         finally:
             os.close(handle)
     return sorted(found, key=lambda flight: (flight.started_us, flight.call_id))
@@ -197,23 +229,48 @@ def read_flights(folder: Path) -> list[InFlight]:
 
 @contextmanager
 def leftovers(folder: Path) -> Iterator[list[InFlight]]:
-    """The calls in flight of dead processes; nobody else can take them meanwhile. Their files are removed when the
-    block ends without an error."""
-    handles: list[tuple[int, Path]] = []
-    found: list[InFlight] = []
+    """The calls in flight of dead processes, and those that have ended; nobody else can take them meanwhile. Their
+    files are removed when the block ends without an error."""
+    with _dead(folder) as files:
+        yield [flight for place, handle in files for flight in _read(handle, place.name, alive=False)]
+        for place, _ in files:
+            place.unlink(missing_ok=True)
+
+
+@contextmanager
+def ended(folder: Path) -> Iterator[list[InFlight]]:
+    """The calls of dead processes that have ended and may not be in the ledger; nobody else can take them meanwhile.
+    When the block ends without an error they are taken out; those in flight stay."""
+    with _dead(folder) as files:
+        found = [[*_read(handle, place.name, alive=False)] for place, handle in files]
+        yield [flight for flights in found for flight in flights if flight.record is not None]
+        for (place, handle), flights in zip(files, found, strict=True):
+            if all(flight.record is not None for flight in flights):
+                place.unlink(missing_ok=True)
+                continue
+            for at in range(SLOT, os.fstat(handle).st_size - SLOT + 1, SLOT):
+                if os.pread(handle, 1, at) == bytes((_DONE,)):
+                    os.pwrite(handle, bytes((_FREE,)), at)
+
+
+@contextmanager
+def _dead(folder: Path) -> Iterator[list[tuple[Path, int]]]:
+    """The files whose owners are gone, locked."""
+    found: list[tuple[Path, int]] = []
     try:
         for place in _files(folder):
-            handle = os.open(place, os.O_RDWR)
-            if not _locked(handle, fcntl.LOCK_EX):
-                os.close(handle)
+            try:
+                handle = os.open(place, os.O_RDWR)
+            except OSError:
+                # Taken away by another one who looks at the same.
                 continue
-            handles.append((handle, place))
-            found += _read(handle, place.name, alive=False)
+            found.append((place, handle))
+            if not _locked(handle, fcntl.LOCK_EX):
+                found.pop()
+                os.close(handle)
         yield found
-        for _, place in handles:
-            place.unlink(missing_ok=True)
     finally:
-        for handle, _ in handles:
+        for _, handle in found:
             os.close(handle)
 
 
@@ -238,10 +295,15 @@ def _read(handle: int, owner: str, *, alive: bool) -> Iterator[InFlight]:
     if not data.startswith(_MAGIC):
         return
     for at in range(SLOT, len(data) - SLOT + 1, SLOT):
-        if data[at] != _OPEN:
+        state = data[at]
+        if state not in (_OPEN, _DONE):
             continue
+        record = None
+        if state == _DONE:
+            size = _LENGTH.unpack_from(data, at + _LENGTH_AT)[0]
+            record = data[at + _RECORD_AT : at + _RECORD_AT + min(size, ROOM)]
         _, started, updated, received, output, pico, *words = _FIXED.unpack_from(data, at)
         call_id, provider, api, model, run_id = (word.rstrip(b"\0").decode("utf-8", "replace") for word in words)
         yield InFlight(
-            call_id, started, updated, received, output, pico, provider, api, model, run_id, alive, owner
-        )  # fmt: skip
+            call_id, started, updated, received, output, pico, provider, api, model, run_id, alive, owner, record
+        )

@@ -13,7 +13,9 @@ from tallystick.core.periods import Period
 from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
 from tallystick.ledger.hold import Account, Ask, Charge, Granted, Hold, Refused, Seed, Settlement, Stale
-from tallystick.ledger.query import Query, Total
+from tallystick.ledger.progress import Progress
+from tallystick.ledger.query import Order, Query, Top, Total
+from tallystick.ledger.sketches import Spread
 
 Item = Entry | Correction
 """What a ledger takes in."""
@@ -68,9 +70,35 @@ class Ledger(Protocol):
         another are left out."""
         ...
 
-    def total(self, query: Query = EVERYTHING, by: Sequence[str] = (), per: Period | None = None) -> list[Total]:
+    def total(
+        self,
+        query: Query = EVERYTHING,
+        by: Sequence[str] = (),
+        per: Period | None = None,
+        progress: Progress | None = None,
+    ) -> list[Total]:
         """Sums over the calls that fit, by the given dimensions or tags and per calendar period. Groups without calls
-        are left out; without grouping there is always one row. Raises InputError for a grouping that makes no sense."""
+        are left out; without grouping there is always one row. Where many calls have to be read one by one `progress`
+        is told how far that is. Raises InputError for a grouping that makes no sense."""
+        ...
+
+    def top(self, query: Query = EVERYTHING, by: Sequence[str] = (), order: Order = "cost", most: int = 50) -> Top:
+        """The `most` largest groups over the calls that fit, how many groups there are, and the sum of the others.
+        Where there are tens of thousands of groups this is far quicker than all of them. Raises InputError."""
+        ...
+
+    def spread(
+        self,
+        query: Query = EVERYTHING,
+        by: Sequence[str] = (),
+        per: Period | None = None,
+        progress: Progress | None = None,
+    ) -> list[Spread]:
+        """How cost, latency and time to first token are spread over the calls that fit: percentiles by the given
+        dimensions or tags and per calendar period, each within `sketches.ERROR` of the figure of an actual call.
+
+        By provider, model, maker, key, team and project, over whole days of the ledger's zone, they come from sketches
+        kept beside the sums; anything else reads the calls and tells `progress` how far that is. Raises InputError."""
         ...
 
     def corrections(self, call_id: str) -> tuple[Correction, ...]:

@@ -24,7 +24,10 @@ from tallystick.ledger.holds_memory import MemoryHolds
 from tallystick.ledger.joining import JOIN, REPEAT, REPLACE, response_key, verdict
 from tallystick.ledger.jsonform import amend, check_correction, checked
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
-from tallystick.ledger.query import Query, Total, Totals, grouping
+from tallystick.ledger.percentiles import Gathered
+from tallystick.ledger.progress import Progress, watched
+from tallystick.ledger.query import Order, Query, Top, Total, Totals, grouping
+from tallystick.ledger.sketches import Spread
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -97,12 +100,38 @@ class MemoryLedger:
             found.reverse()
         return iter(found[: query.limit])
 
-    def total(self, query: Query = EVERYTHING, by: Sequence[str] = (), per: Period | None = None) -> list[Total]:
+    def total(
+        self,
+        query: Query = EVERYTHING,
+        by: Sequence[str] = (),
+        per: Period | None = None,
+        progress: Progress | None = None,
+    ) -> list[Total]:
         """Sums over the calls that fit. See `Ledger.total`."""
-        totals = Totals(grouping(tuple(by), query), per)
-        for entry in self.read(query):
+        return self._totals(query, tuple(by), per, progress).rows()
+
+    def top(self, query: Query = EVERYTHING, by: Sequence[str] = (), order: Order = "cost", most: int = 50) -> Top:
+        """The largest groups. See `Ledger.top`."""
+        return self._totals(query, tuple(by), None, None).top(order, most)
+
+    def spread(
+        self,
+        query: Query = EVERYTHING,
+        by: Sequence[str] = (),
+        per: Period | None = None,
+        progress: Progress | None = None,
+    ) -> list[Spread]:
+        """Percentiles over the calls that fit. See `Ledger.spread`."""
+        found = Gathered(grouping(tuple(by), query), per)
+        for entry in watched(self.read(query), query, progress):
+            found.add_entry(entry)
+        return found.rows()
+
+    def _totals(self, query: Query, by: tuple[str, ...], per: Period | None, progress: Progress | None) -> Totals:
+        totals = Totals(grouping(by, query), per)
+        for entry in watched(self.read(query), query, progress):
             totals.add_entry(entry)
-        return totals.rows()
+        return totals
 
     def corrections(self, call_id: str) -> tuple[Correction, ...]:
         """The corrections of a call, in their order."""

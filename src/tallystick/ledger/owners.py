@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ class Owner:
         self._ledger = path
         self._folder = beside(path, ".owners")
         self._file: int | None = None
-        self.owner_id = secrets.token_hex(8)
+        self.owner_id = os.urandom(8).hex()
 
     def appear(self) -> None:
         """Takes the lock, before the first hold is made. Raises LedgerUnavailable."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -82,7 +82,7 @@ class Pending:
         found = [row[0] for row in self._connection.execute(self._sql["responses"], (key,))]
         return found + list(self._seqs.get(key, ()))
 
-    def write(self, batch: int, moves: Sequence[tuple[Any, ...]], keys: Sequence[int]) -> None:
+    def write(self, batch: int, moves: Sequence[Move], keys: Sequence[int]) -> None:
         """Makes what a batch adds pending."""
         self._connection.execute(self._sql["add_pending"], (batch, _ENCODE((moves, keys))))
         self._learn(batch, len(moves), keys)

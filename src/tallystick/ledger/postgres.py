@@ -18,6 +18,7 @@ import msgspec
 from tallystick.core.periods import Period
 from tallystick.core.periods import zone as check_zone
 from tallystick.errors import InputError, LedgerCorrupt, LedgerError, LedgerUnavailable
+from tallystick.ledger.accounts import Rules
 from tallystick.ledger.answers import Question
 from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.entry import Correction, Entry
@@ -27,6 +28,7 @@ from tallystick.ledger.holds_line import AskJob, Extend, Release
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
 from tallystick.ledger.memory import closed
 from tallystick.ledger.moving import HoldRows
+from tallystick.ledger.percentiles import Gathered
 from tallystick.ledger.postgres_answers import answer
 from tallystick.ledger.postgres_audit import differences
 from tallystick.ledger.postgres_book import Book
@@ -44,9 +46,12 @@ from tallystick.ledger.postgres_link import query as named
 from tallystick.ledger.postgres_pool import Pool
 from tallystick.ledger.postgres_reading import Snapshot, corrections_of, entries
 from tallystick.ledger.postgres_shelf import check_charges, check_seeds
-from tallystick.ledger.query import Query, Total, Totals, grouping
+from tallystick.ledger.postgres_spreads import answer as spread_answer
+from tallystick.ledger.progress import Progress, watched
+from tallystick.ledger.query import Order, Query, Top, Total, Totals, grouping
 from tallystick.ledger.rollups import slot_floor
 from tallystick.ledger.rows import decode
+from tallystick.ledger.sketches import Spread
 from tallystick.ledger.writer import GroupCommit, Job, SettleJob, Task
 
 DEFAULT_TIMEOUT: Final = 5.0
@@ -63,6 +68,7 @@ class _Desk:
         self.counter = Counter(link)
         self.book = Book(link, self.counter, clock, timeout)
         self.writing = threading.RLock()
+        self.rules: Rules | None = None
         self.moved = FOLD_MOVES
         """Moves written here since somebody last looked how many wait; at first nobody knows."""
 
@@ -136,17 +142,47 @@ class PostgresLedger:
         """The calls that fit. See `Ledger.read`."""
         return entries(self._snapshots(), query)
 
-    def total(self, query: Query = EVERYTHING, by: Sequence[str] = (), per: Period | None = None) -> list[Total]:
+    def total(
+        self,
+        query: Query = EVERYTHING,
+        by: Sequence[str] = (),
+        per: Period | None = None,
+        progress: Progress | None = None,
+    ) -> list[Total]:
         """Sums over the calls that fit. See `Ledger.total`."""
+        return self._totals(query, tuple(by), per, progress).rows()
+
+    def top(self, query: Query = EVERYTHING, by: Sequence[str] = (), order: Order = "cost", most: int = 50) -> Top:
+        """The largest groups. See `Ledger.top`."""
+        return self._totals(query, tuple(by), None, None).top(order, most)
+
+    def spread(
+        self,
+        query: Query = EVERYTHING,
+        by: Sequence[str] = (),
+        per: Period | None = None,
+        progress: Progress | None = None,
+    ) -> list[Spread]:
+        """Percentiles over the calls that fit. See `Ledger.spread`."""
         names_by = grouping(tuple(by), query)
+        found = Gathered(names_by, per)
+        with self._snapshots()() as (connection, _):
+            known = spread_answer(connection, Question.of(query, names_by, per, _zone(connection)), found, progress)
+        if not known:
+            for entry in watched(self.read(query), query, progress):
+                found.add_entry(entry)
+        return found.rows()
+
+    def _totals(self, query: Query, by: tuple[str, ...], per: Period | None, progress: Progress | None) -> Totals:
+        names_by = grouping(by, query)
         totals = Totals(names_by, per)
         with self._snapshots()() as (connection, _):
-            known = answer(connection, Question.of(query, names_by, per, _zone(connection)), totals)
+            known = answer(connection, Question.of(query, names_by, per, _zone(connection)), totals, progress)
         if not known:
             totals = Totals(names_by, per)
-            for entry in self.read(query):
+            for entry in watched(self.read(query), query, progress):
                 totals.add_entry(entry)
-        return totals.rows()
+        return totals
 
     def corrections(self, call_id: str) -> tuple[Correction, ...]:
         """The corrections of a call, in their order."""
@@ -219,12 +255,12 @@ class PostgresLedger:
     def accounts(self, budget_id: str | None = None) -> list[Account]:
         """The accounts. See `Ledger.accounts`."""
         with self._snapshots()() as (connection, _):
-            return read_accounts(connection, budget_id, int(self._clock() * 1_000_000))
+            return read_accounts(connection, self._rules(connection), budget_id, int(self._clock() * 1_000_000))
 
     def budgets(self) -> Budgets:
         """The budgets. See `Ledger.budgets`."""
         with self._snapshots()() as (connection, _):
-            return read_rules(connection).listed()
+            return self._rules(connection).listed()
 
     def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
         """Adds or changes a budget. See `Ledger.put_budget`."""
@@ -300,6 +336,11 @@ class PostgresLedger:
             found = desk.book.holding(work)
         self._group.touched()
         return found
+
+    def _rules(self, connection: Connection) -> Rules:
+        """The budgets; who asks often pays for a look at their version only."""
+        rules = self._desk.rules = read_rules(connection, self._desk.rules)
+        return rules
 
     def _writable(self) -> None:
         if self._closed:

@@ -16,7 +16,8 @@ from tallystick.core.periods import zone as zone_of
 from tallystick.ledger.answers import Question
 from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES
 from tallystick.ledger.postgres_link import Connection, query
-from tallystick.ledger.postgres_reading import conditions
+from tallystick.ledger.postgres_reading import conditions, slices
+from tallystick.ledger.progress import Progress
 from tallystick.ledger.query import Totals
 from tallystick.ledger.rollups import SLOT_US, day_number, day_of, local_day, month_number
 from tallystick.ledger.rows import from_us, to_us
@@ -52,14 +53,14 @@ Axis = Callable[[str], Clause]
 """Gives the expression for an axis, and its values."""
 
 
-def answer(connection: Connection, question: Question, totals: Totals) -> bool:
+def answer(connection: Connection, question: Question, totals: Totals, progress: Progress | None = None) -> bool:
     """Adds to `totals` what the question is about; False when only reading the entries one by one can tell. The
     caller holds a transaction, so that all parts are of one instant."""
     if question.plain:
         for way in (_from_days, _from_runs, _from_quarters):
             if way(connection, question, totals):
                 return True
-    return question.query.as_of is None and _from_entries(connection, question, totals)
+    return question.query.as_of is None and _from_entries(connection, question, totals, progress)
 
 
 def _from_days(connection: Connection, question: Question, totals: Totals) -> bool:
@@ -83,7 +84,7 @@ def _from_days(connection: Connection, question: Question, totals: Totals) -> bo
         ) AS part JOIN label ON label.id = part.label {where} GROUP BY {_positions(question, 2)}"""  # noqa: S608
     start = _starts(totals, lambda day: _local_start(_DAYS, day, question.zone))
     for number, *names, kind, count in _rows(connection, statement, [*keys, *days, *days, *values]):
-        totals.add_rare(start(number), _group(question, names), kind, count)
+        totals.add_rare(start(number), group_of_row(question, names), kind, count)
     return True
 
 
@@ -172,19 +173,21 @@ def _aligned(connection: Connection, totals: Totals, span: tuple[int, int]) -> b
     return all(totals.whole(from_us(row[0] * SLOT_US), _QUARTER) for row in found)
 
 
-def _from_entries(connection: Connection, question: Question, totals: Totals) -> bool:
+def _from_entries(connection: Connection, question: Question, totals: Totals, progress: Progress | None = None) -> bool:
+    """Adds up the entries, stretch by stretch of time."""
     where, values = conditions(question.query)
     group, keys = _groups(question, _entry_axis)
     quarter = _quarter_of() if totals.split else "0"
-    statement = f"""
-        SELECT {quarter}{group}, {_ENTRY_SUMS}
-        FROM entry JOIN label ON label.id = entry.label
-        LEFT JOIN (SELECT id, run_id FROM run) AS run ON run.id = entry.run
-        WHERE {where} GROUP BY {_positions(question, 1)}"""  # noqa: S608 - constants
-    rows = _rows(connection, statement, [*keys, *values])
-    if totals.split and not all(totals.whole(from_us(row[0] * SLOT_US), _QUARTER) for row in rows):
-        return False
-    _add(totals, question, rows, lambda number: from_us(number * SLOT_US))
+    for limit, bounds in slices(connection, question.query, progress):
+        statement = f"""
+            SELECT {quarter}{group}, {_ENTRY_SUMS}
+            FROM entry JOIN label ON label.id = entry.label
+            LEFT JOIN (SELECT id, run_id FROM run) AS run ON run.id = entry.run
+            WHERE {where}{limit} GROUP BY {_positions(question, 1)}"""  # noqa: S608 - constants
+        rows = _rows(connection, statement, [*keys, *values, *bounds])
+        if totals.split and not all(totals.whole(from_us(row[0] * SLOT_US), _QUARTER) for row in rows):
+            return False
+        _add(totals, question, rows, lambda number: from_us(number * SLOT_US))
     _add_entry_kinds(connection, question, totals)
     return True
 
@@ -202,13 +205,13 @@ def _add_entry_kinds(connection: Connection, question: Question, totals: Totals)
         WHERE {where} GROUP BY {_positions(question, 2)}"""  # noqa: S608 - constants
     start = _starts(totals, lambda number: from_us(number * SLOT_US))
     for number, *names, kind, count in _rows(connection, statement, [*keys, *values]):
-        totals.add_rare(start(number), _group(question, names), kind, count)
+        totals.add_rare(start(number), group_of_row(question, names), kind, count)
 
 
 def _add(totals: Totals, question: Question, rows: list[tuple[Any, ...]], instant: Callable[[int], datetime]) -> None:
     start, size = _starts(totals, instant), 1 + len(question.axes)
     for row in rows:
-        totals.add(start(row[0]), _group(question, row[1:size]), pack(row[size:]))
+        totals.add(start(row[0]), group_of_row(question, row[1:size]), pack(row[size:]))
 
 
 def _whole_days(question: Question) -> tuple[int, int] | None:
@@ -247,6 +250,11 @@ def _groups(question: Question, axis: Axis) -> Clause:
     return "".join([f", {text}" for text, _ in found]), [value for _, values in found for value in values]
 
 
+def entry_groups(question: Question) -> Clause:
+    """What is selected of entries, their labels and runs to group by, each with a comma before it; and its values."""
+    return _groups(question, _entry_axis)
+
+
 def _positions(question: Question, more: int) -> str:
     """The columns to group by: period, axes, and the kind where there are two `more`."""
     return ", ".join([str(number + 1) for number in range(len(question.axes) + more)])
@@ -279,7 +287,8 @@ def _entry_axis(name: str) -> Clause:
     return ("label.tags ->> %s", [name[4:]]) if name.startswith("tag:") else (f"label.{name}", [])
 
 
-def _group(question: Question, values: Any) -> tuple[str | None, ...]:
+def group_of_row(question: Question, values: Any) -> tuple[str | None, ...]:
+    """The group of a row, from the values that it was selected by."""
     pairs = zip(question.axes, values, strict=True)
     return tuple([_CODES[axis][value] if axis in _CODES else value for axis, value in pairs])
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from tallystick.errors import LedgerCorrupt
+from tallystick.ledger import postgres_spreads, spreads
 from tallystick.ledger.book import first_hash, link_hash
 from tallystick.ledger.joining import response_key
 from tallystick.ledger.jsonform import amend
@@ -15,7 +17,8 @@ from tallystick.ledger.postgres_reading import corrections_of
 from tallystick.ledger.postgres_rows import SEQ_BITS, Kept, kept, response_id
 from tallystick.ledger.postgres_words import PostgresNames, PostgresWords
 from tallystick.ledger.rollups import Calendar
-from tallystick.ledger.rows import decode, encode
+from tallystick.ledger.rows import Move, decode, encode
+from tallystick.ledger.sketches import MEASURES
 from tallystick.ledger.sums import FIELDS, MAIN_KINDS, pack, unpack, weigh
 
 MAX_SHOWN: Final = 20
@@ -86,6 +89,9 @@ def _wrong_sums(connection: Connection) -> Iterator[str]:
         for row in connection.execute(grouped, {"floor": audit.floor}).fetchall():
             stored[tuple(row[:6])] = pack(row[6:])
         yield from _compare(table, stored, audit.sums[table])
+    kept = postgres_spreads.everything(connection)
+    for (measure, day), dimension in islice(spreads.differing(kept, audit.spreads), MAX_SHOWN):
+        yield f"The spread of {MEASURES[measure]} in day {day}, dimension {dimension}, is not what the entries give."
     kinds = {tuple(row[:6]): row[6] for row in connection.execute(_KINDS).fetchall()}
     wrong = [key for key in kinds.keys() | audit.kinds.keys() if kinds.get(key, 0) != audit.kinds.get(key, 0)]
     for key in sorted(wrong)[:MAX_SHOWN]:
@@ -100,6 +106,7 @@ class _Audit:
         self.sums: Sums = {"cube": defaultdict(int), "cell": defaultdict(int), "run": defaultdict(int)}
         self.kinds: dict[Key | tuple[Any, ...], int] = defaultdict(int)
         self.problems: list[str] = []
+        self.spreads: spreads.Written = {}
         self._connection = connection
         self._calendar = calendar
         self._names = PostgresNames(connection)
@@ -113,6 +120,7 @@ class _Audit:
             found.setdefault(seq, {})[kind] = quantity
         corrections = corrections_of(self._connection, [row[1] for row in rows if row[22]])
         keys: dict[Any, Kept] = {}
+        moves: defaultdict[int, list[Move]] = defaultdict(list)
         for dimension, *columns in rows:
             one = kept(columns, found.get(columns[20]))
             entry = decode(one.line.chained, self._names)
@@ -124,6 +132,9 @@ class _Audit:
                 self.problems.append(f"Call {entry.call_id} does not stand as its entry and corrections say.")
             if one.joined_us is None:
                 self._count(one.started_us, columns[3], columns[4], dimension, wanted.standing, wanted.rare or {})
+                move = Move(1, 0, None, 0, dimension, wanted.standing[1:], None, entry.latency_us, entry.ttft_us)
+                moves[self._calendar.place(one.started_us)[1]].append(move)
+        spreads.change(self.spreads, spreads.changes(moves, lambda number: number))
         self._check_responses(keys)
 
     def _check_responses(self, keys: dict[Any, Kept]) -> None:

@@ -39,6 +39,9 @@ _LONGEST_PAUSE: Final = 0.5
 _FIRST_MONTH: Final = 2015 * 12
 _LAST_MONTH: Final = 2100 * 12 - 1
 
+_LOOK: Final = 0.1
+"""A connection that was used less than so many seconds ago is taken to be there."""
+
 _KNOWN: Final = "TLY01"
 # Who asked for a number of a word switched this off.
 _SYNCED: Final = "SET LOCAL synchronous_commit TO on"
@@ -74,6 +77,7 @@ class Book:
         self._batch_no = 0
         self._hash = first_hash(self._writer_id)
         self._doubt: Doubt | None = None
+        self._used = 0.0
 
     def commit(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
         """Does the tasks in one transaction, and sets the receipt or the error of each that is done; returns those,
@@ -174,7 +178,7 @@ class Book:
 
     def _ready(self) -> tuple[Connection, PostgresWords]:
         connection, words = self._connection, self._words
-        if connection is None or words is None or stale(connection):
+        if connection is None or words is None or self._gone(connection):
             self.close()
             self._connection = connection = self._link.connect()
             row = connection.execute(query("get_state"), ("ledger", "zone")).fetchone()
@@ -186,6 +190,13 @@ class Book:
             self._months.clear()
             self._counter.forget()
         return connection, words
+
+    def _gone(self, connection: Connection) -> bool:
+        """Whether the server has hung up, as far as is known. Looking costs as much as a small statement, and who has
+        only just been answered will hear of it soon enough."""
+        now = time.monotonic()
+        used, self._used = self._used, now
+        return connection.closed or (now > used + _LOOK and stale(connection))
 
     def _was_made(self, connection: Connection, doubt: Doubt) -> bool:
         if doubt.link is None:

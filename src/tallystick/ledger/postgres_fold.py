@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tallystick.ledger import postgres_spreads
 from tallystick.ledger.postgres_link import Connection, query
 from tallystick.ledger.rollups import slot_floor
 
@@ -27,6 +28,7 @@ def fold(connection: Connection, now_us: int) -> bool:
         batches = [row[0] for row in connection.execute(query("moved_batches")).fetchall()]
         floor = _floor(connection, slot_floor(now_us))
         connection.execute(query("fold_cube"), (batches, floor))
+        postgres_spreads.fold(connection, batches)
         for name in _KEPT:
             connection.execute(query(name), (batches,))
     return True

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from tallystick.errors import InputError, LedgerCorrupt, TallyError
-from tallystick.ledger.accounts import Figures, Key, Place, Rules, shown
+from tallystick.ledger.accounts import Figures, Place, Rules, Sums, shown
 from tallystick.ledger.budget import Budget, Budgets
-from tallystick.ledger.hold import Account, Claim, Granted, Hold, Seed
+from tallystick.ledger.hold import Account, Granted, Hold, Seed
 from tallystick.ledger.holds import Till, from_us, move
 from tallystick.ledger.holds_budgets import budget_from, budget_text, edited, known_budget, without, wrong_accounts
-from tallystick.ledger.holds_line import AskJob, HoldTask, Release, serve
+from tallystick.ledger.holds_line import AskJob, HoldTask, repeated, serve, withdraw
 from tallystick.ledger.holds_shelf import STATE_CODES, Known, record_of
 from tallystick.ledger.moving import HoldRows
 from tallystick.ledger.postgres_heart import DEAD_AFTER, Heart
 from tallystick.ledger.postgres_link import Connection, Link, query
-from tallystick.ledger.postgres_shelf import PostgresShelf, Range, check_ask, kept, listed, ranges_of
+from tallystick.ledger.postgres_shelf import NO_CHANGES, PostgresShelf, Range, check_ask, kept, listed, ranges_of
 from tallystick.ledger.writer import SettleJob, Task
 
 LOOK: Final = 0.05
@@ -214,14 +214,17 @@ class HoldsSheet:
 
     def work(self, tasks: Sequence[HoldTask | AskJob]) -> None:
         """Does the tasks: what gives back or grows first, then the line, then new asks."""
-        asks = [task for task in tasks if isinstance(task, AskJob)]
+        asks: list[AskJob] = []
+        moves: list[HoldTask] = []
         for task in tasks:
-            if isinstance(task, HoldTask):
-                if isinstance(task, Release):
-                    for job in (*self._waiting, *asks):
-                        job.withdrawn = job.withdrawn or job.ask.hold_id == task.hold_id
-                task.attempt(self.till)
-                task.durable = False
+            if isinstance(task, AskJob):
+                asks.append(task)
+            else:
+                moves.append(task)
+        withdraw(moves, (*self._waiting, *asks))
+        for one in moves:
+            one.attempt(self.till)
+            one.durable = False
         if tasks:
             self._beat = self._counter.appear()
         self._asks = asks
@@ -294,16 +297,16 @@ class HoldsSheet:
 
     def writes(self, *, always: bool) -> tuple[Any, ...] | None:
         """What `write_holds` has to write; None when nothing was changed, unless `always`."""
-        new, changed, accounts = self.shelf.changes()
+        changes = self.shelf.changes()
         served = [job.number for job in self._decided if job.number is not None]
         self._new = [job for job in self._waiting if job.number is None]
-        if not (always or new or changed or accounts or served or self._new or self.touched):
+        if not (always or changes or served or self._new or self.touched):
             return None
         now = time.monotonic()
         waiters = [(min(_LONGEST_WAIT, max(0.0, job.until - now)), _places(job)) for job in self._new]
         wake = bool(self._others) and bool(self.shelf.freed or served or self.touched)
         head = self._counter.owner_id, self.turn if self.guess else None, self._beat
-        return *head, new, changed, accounts, listed(served), listed(waiters), wake
+        return *head, *(changes or NO_CHANGES), listed(served), listed(waiters), wake
 
     def committed(self, turn: int | None, numbers: str | None) -> list[Task[Any]]:
         """The transaction stands, it was this turn (None: nothing was written), and those that are new in the line have
@@ -335,20 +338,12 @@ class HoldsSheet:
     def _serve(self, asks: Sequence[AskJob]) -> None:
         fresh: list[AskJob] = []
         for job in asks:
-            try:
-                check_ask(job.ask)
-                job.receipt = self.till.standing(job.ask)
-            except TallyError as error:
-                job.error = error
-            if job.error is None and job.receipt is None:
-                fresh.append(job)
-            else:
-                self._decided.append(job)
+            (fresh if job.new(self.till, check_ask) else self._decided).append(job)
         if not fresh and not self._waiting:
             return
         for job in self._waiting:
             job.withdrawn = job.withdrawn or job.future.cancelled()
-        twice = _repeated(fresh)
+        twice = repeated(fresh)
         decided, self._waiting = serve(self.till, [*self._waiting, *fresh], self._others)
         if self._waiting and self._counter.sweep_due():
             if self.guess:
@@ -359,18 +354,22 @@ class HoldsSheet:
             decided += more
         self._decided += decided
         for job in decided:
-            for claim in job.ask.claims if isinstance(job.receipt, Granted) else ():
-                self.shelf.roll(claim, self._now_us)
+            for claim in job.ask.claims:
+                if claim.since is not None and isinstance(job.receipt, Granted):
+                    self.shelf.roll(claim, self._now_us)
         if twice:
             self._serve(twice)
 
 
-def read_rules(connection: Connection) -> Rules:
-    """The budgets as they stand."""
+def read_rules(connection: Connection, known: Rules | None = None) -> Rules:
+    """The budgets as they stand; those that are `known` where nothing has changed since."""
     row = connection.execute(query("get_state"), ("ledger", "budgets")).fetchone()
+    version = int(row[0]) if row else 0
+    if known is not None and known.version == version:
+        return known
     rows = connection.execute(query("budgets")).fetchall()
     standing = [budget_from(body) for body, dropped in rows if not dropped]
-    return Rules(int(row[0]) if row else 0, standing, [budget_from(body) for body, dropped in rows if dropped])
+    return Rules(version, standing, [budget_from(body) for body, dropped in rows if dropped])
 
 
 def read_holds(connection: Connection, state: str | None, budget_id: str | None) -> list[Hold]:
@@ -389,9 +388,9 @@ def read_holds(connection: Connection, state: str | None, budget_id: str | None)
     ]
 
 
-def read_accounts(connection: Connection, budget_id: str | None, now_us: int) -> list[Account]:
+def read_accounts(connection: Connection, rules: Rules, budget_id: str | None, now_us: int) -> list[Account]:
     """The accounts by budget, value and period."""
-    rules, at = read_rules(connection), from_us(now_us)
+    at = from_us(now_us)
     if budget_id is None:
         rows = connection.execute(query("all_accounts"))
     else:
@@ -401,7 +400,7 @@ def read_accounts(connection: Connection, budget_id: str | None, now_us: int) ->
 
 def account_differences(connection: Connection) -> list[str]:
     """Where accounts differ from their seeds, holds and charges, in words. The caller holds a transaction."""
-    found, wanted = _Sums(), _Sums()
+    found, wanted = Sums(), Sums()
     for row in connection.execute(query("all_accounts")):
         key = row[0], row[1], row[2]
         found[key] = Figures.of(row[3:])
@@ -418,28 +417,6 @@ def account_differences(connection: Connection) -> list[str]:
     for key in [key for key in wanted if key[2] < floors.get(key[:2], "")]:
         del wanted[key]
     return wrong_accounts(found, wanted)
-
-
-class _Sums(dict[Key, Figures]):
-    """Accounts that are only added up."""
-
-    def figures(self, key: Key) -> Figures:
-        return self.setdefault(key, Figures())
-
-    def window(self, claim: Claim) -> Iterator[Figures]:
-        raise NotImplementedError(claim)
-
-
-def _repeated(fresh: list[AskJob]) -> list[AskJob]:
-    """Takes those out that ask for a hold another one of this batch asks for."""
-    seen: set[str] = set()
-    twice = []
-    for job in list(fresh):
-        if job.ask.hold_id in seen:
-            fresh.remove(job)
-            twice.append(job)
-        seen.add(job.ask.hold_id)
-    return twice
 
 
 def _places(job: AskJob) -> str:

@@ -11,6 +11,7 @@ from tallystick.ledger.jsonform import amend
 from tallystick.ledger.postgres_leaf import read_correction
 from tallystick.ledger.postgres_link import Connection, query
 from tallystick.ledger.postgres_words import PostgresNames
+from tallystick.ledger.progress import Progress, stretches
 from tallystick.ledger.query import Query
 from tallystick.ledger.rows import QUALITY_CODE, SOURCE_CODE, STATUS_CODE, decode, to_us
 
@@ -78,6 +79,21 @@ def entries(snapshot: Snapshot, asked: Query) -> Iterator[Entry]:
         if len(rows) < size:
             return
         position = rows[-1][4], rows[-1][0]
+
+
+def slices(connection: Connection, asked: Query, progress: Progress | None) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Cuts a reading of all entries that fit into stretches of time, for the sake of who watches: what to add to the
+    WHERE, and its values."""
+    if progress is None or asked.call_id is not None or asked.run_id is not None:
+        yield "", ()
+        return
+    known = connection.execute("SELECT min(started_us), max(started_us) FROM entry").fetchone()
+    if known is None or known[0] is None:
+        return
+    first = known[0] if asked.since is None else max(known[0], to_us(asked.since))
+    last = known[1] + 1 if asked.until is None else min(known[1] + 1, to_us(asked.until))
+    for bounds in stretches(first, last, progress):
+        yield " AND entry.started_us >= %s AND entry.started_us < %s", bounds
 
 
 def corrections_of(connection: Connection, call_ids: Sequence[str]) -> dict[str, list[Correction]]:

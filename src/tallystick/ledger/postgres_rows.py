@@ -13,7 +13,7 @@ from tallystick.errors import InputError
 from tallystick.ledger.entry import SOURCES, Entry
 from tallystick.ledger.postgres_link import Connection, query
 from tallystick.ledger.rollups import Calendar
-from tallystick.ledger.rows import SOURCE_CODE, encode
+from tallystick.ledger.rows import SOURCE_CODE, encode, timing
 from tallystick.ledger.words import Words
 
 SEQ_BITS: Final = 24
@@ -127,6 +127,8 @@ def arrays(lines: Sequence[Line], keys: Sequence[str | None], calendar: Calendar
     found[3] = _array(["NULL" if run is None else str(run) for run in runs])
     found.append(_array([f'"\\\\x{body.hex()}"' for body in bodies]))
     found += [_array([str(place[1]) for place in places]), _array([str(place[2]) for place in places])]
+    for times in zip(*map(timing, bodies), strict=True):
+        found.append(_array(["NULL" if time is None else str(time) for time in times]))
     hashed = [(key, place) for place, key in enumerate(keys, 1) if key is not None]
     found += [_array([response_id(key).hex for key, _ in hashed]), _array([str(place) for _, place in hashed])]
     kinds = [(place, *pair) for place, one in enumerate(lines, 1) for pair in (one.rare or {}).items()]
@@ -183,9 +185,9 @@ def add_moves(connection: Connection, batch: int, moves: Sequence[Moved], calend
     with connection.cursor().copy(query("copy_moves")) as copy:
         write = copy.write_row
         for move in moves:
-            _, started_us, _, run, source, label, *standing, _ = move.line.columns
+            _, started_us, _, run, source, label, *standing, body = move.line.columns
             quarter, day, month = calendar.place(started_us)
-            write((batch, quarter, day, month, label, run, source, move.sign, *standing))
+            write((batch, quarter, day, month, label, run, source, move.sign, *standing, *timing(body)))
             if move.line.rare:
                 at = batch, day, label, source, standing[0], standing[1]
                 kinds += [(*at, kind, move.sign * count) for kind, count in move.line.rare.items()]

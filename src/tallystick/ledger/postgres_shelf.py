@@ -11,15 +11,24 @@ from tallystick.errors import InputError
 from tallystick.ledger.accounts import Figures, Key, Rules
 from tallystick.ledger.hold import Ask, Charge, Claim, Seed
 from tallystick.ledger.holds import Record
-from tallystick.ledger.holds_shelf import KEPT_US, STATE_CODES, Known, record_of
+from tallystick.ledger.holds_shelf import KEPT_US, Known, record_of, row_of
 from tallystick.ledger.postgres_link import Connection, query
 from tallystick.ledger.postgres_rows import plain
 
+_SHORT: Final = 200
 MAX_NAME: Final = 800
 """An id, and each part of an account's name, has at most so many bytes, as an index takes no more of them."""
 
 Range = tuple[str, str, str, str]
 """The accounts of a budget and value from one period to another."""
+
+_KEPT: Final = frozenset({0, 1, 2, 4, 5, 8, 9})
+"""The columns of a hold that change, by their place in its row."""
+
+_NONE_NEW: Final = (None,) * 10
+_NONE_CHANGED: Final = (None,) * len(_KEPT)
+NO_CHANGES: Final = (*_NONE_NEW, *_NONE_CHANGED, None, None)
+"""What `PostgresShelf.changes` stands for where there is nothing to write."""
 
 _ENCODE: Final = msgspec.json.Encoder().encode
 _HOLDS: Final = msgspec.json.Decoder(list[tuple[str, int, str, int, int, int, int, str, str, str | None]] | None).decode
@@ -41,6 +50,7 @@ class PostgresShelf:
         self._records: dict[str, Record | None] = {}
         self._changed: dict[str, Record] = {}
         self._new: set[str] = set()
+        self._given_back: set[str] = set()
         self._over: set[Key] = set()
 
     def read(self, wanted: Iterable[str], ranges: Iterable[Range], holds: str | None, accounts: str | None) -> None:
@@ -104,8 +114,12 @@ class PostgresShelf:
         """Stores a new or changed hold."""
         if self.record(record.hold_id) is None:
             self._new.add(record.hold_id)
-        self._records[record.hold_id] = record
-        self._changed[record.hold_id] = record
+        hold_id = record.hold_id
+        if record.state == "released" and hold_id not in self._changed:
+            self._given_back.add(hold_id)
+        else:
+            self._given_back.discard(hold_id)
+        self._records[hold_id] = self._changed[hold_id] = record
 
     def seed(self, key: Key, amount: int) -> None:
         """Gives an account that is not there yet something to begin with."""
@@ -138,16 +152,32 @@ class PostgresShelf:
         """Whether some hold has come to an end, so that others may have a chance."""
         return any(record.state != "open" for record in self._changed.values())
 
-    def changes(self) -> tuple[str | None, str | None, str | None]:
-        """The holds that are new, those that have changed, and the accounts, as `write_holds` takes them."""
+    def changes(self) -> tuple[str | None, ...] | None:
+        """The holds that are new, those that have changed, those given back and the accounts, as `write_holds` takes
+        them; None when nothing was changed."""
         accounts = [
             (*key, *map(str, figures.row()))
             for key, figures in self._figures.items()
             if self._worth(key, figures.row())
         ]
-        new = [_row(one) for name, one in self._changed.items() if name in self._new]
-        old = [_row(one) for name, one in self._changed.items() if name not in self._new]
-        return listed(new), listed(old), listed(accounts)
+        new, old, given_back = [], [], []
+        for name, one in self._changed.items():
+            if name in self._new:
+                new.append(row_of(one))
+            elif name in self._given_back:
+                given_back.append(name)
+            else:
+                old.append(row_of(one))
+        if not (self._changed or accounts):
+            return None
+        places = zip(*old, strict=True) if old else ()
+        kept_ones = [values for number, values in enumerate(places) if number in _KEPT]
+        return (
+            *(map(_array, zip(*new, strict=True)) if new else _NONE_NEW),
+            *(map(_array, kept_ones) if old else _NONE_CHANGED),
+            _array(given_back) if given_back else None,
+            listed(accounts),
+        )
 
     def learnt(self) -> None:
         """The transaction stands: what it found and wrote is known to the next one."""
@@ -180,8 +210,24 @@ def listed(values: Sequence[object]) -> str | None:
     return _ENCODE(values).decode() if values else None
 
 
+def _array(values: Iterable[Any]) -> str:
+    """An array of texts or numbers, written out: psycopg would take longer over it than the server."""
+    return "{" + ",".join([_element(one) for one in values]) + "}"
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def kept(text: str) -> bool:
     """Whether PostgreSQL can keep a text as an id."""
+    if len(text) <= _SHORT and text.isascii() and "\0" not in text:
+        return True
     try:
         return len(plain(text).encode()) <= MAX_NAME
     except InputError:
@@ -218,18 +264,3 @@ def _check(texts: Iterable[str | None]) -> None:
                 money="No account was changed.",
                 todo="Use a shorter one, of plain characters.",
             )
-
-
-def _row(record: Record) -> tuple[Any, ...]:
-    return (
-        record.hold_id,
-        STATE_CODES[record.state],
-        record.owner,
-        record.authorised_us,
-        record.expires_us,
-        record.output,
-        int(record.unlearned),
-        record.payload,
-        _ENCODE(record.parts).decode(),
-        record.settlement,
-    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -13,7 +14,7 @@ from tallystick.core.periods import Period
 from tallystick.core.usage import Usage
 from tallystick.errors import InputError
 from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES, Entry
-from tallystick.ledger.sums import LIMB, calls_in, kind_order, rare, stand, unpack, weigh
+from tallystick.ledger.sums import LIMB, calls_in, kind_order, rare, stand, unpack, unpack_all, weigh
 
 DIMENSIONS: Final = ("provider", "model", "maker", "source", "status", "quality", "run")
 """What calls can be grouped by, beside any tag name. A tag of one of these names is written `tag:provider`."""
@@ -109,6 +110,21 @@ class Total(msgspec.Struct, frozen=True, gc=False):
         return ", ".join(f"{count:,} {'call' if count == 1 else 'calls'} {words}" for count, words in parts if count)
 
 
+Order = Literal["cost", "calls", "tokens"]
+"""By what groups are ranked, the largest first: the cost owed (and then what a subscription covers), the number of
+calls, or all tokens of the kinds in MAIN_KINDS. Groups that are alike stand by name."""
+
+
+class Top(msgspec.Struct, frozen=True):
+    """The largest groups. `groups` is how many there are in all (those without a name are one), `rest` the sum of those
+    that are not among `rows`, and `total` of all."""
+
+    rows: tuple[Total, ...]
+    groups: int
+    rest: Total
+    total: Total
+
+
 class Totals:
     """Adds up calls into groups and periods; every way of answering `total` ends here."""
 
@@ -138,6 +154,10 @@ class Totals:
         """Whether a stretch of time lies within one period."""
         return self.start_of(first) == self.start_of(first + length - timedelta(microseconds=1))
 
+    def bounds(self, start: datetime | None) -> _Bounds:
+        """The start and the end of a period, by its start."""
+        return start, self._ends.get(start)
+
     def clear(self) -> None:
         """Starts from nothing again."""
         self._sums.clear()
@@ -160,7 +180,7 @@ class Totals:
 
     def add_entry(self, entry: Entry) -> None:
         """Adds one call."""
-        group = tuple([value_of(entry, name) for name in self._by])
+        group = group_of(entry, self._by)
         start = self.start_of(entry.started_at)
         counts = {} if entry.usage is None else dict(entry.usage.items())
         self.add(start, group, weigh(stand(entry, tuple(counts), tuple(counts.values()))))
@@ -184,25 +204,81 @@ class Totals:
     def rows(self) -> list[Total]:
         """The groups that have calls, by period and then by name; without grouping always one row."""
         names = {group for sums in self._sums.values() for group in sums}
-        order = _order(names)
-        groups = {group: dict(zip(self._by, group, strict=True)) for group in names}
+        rank = ordered(names).__getitem__
+        groups = self._named(names)
         rows: list[Total] = []
         more = self._rare
         for start in sorted(self._sums, key=lambda start: start.timestamp() if start else 0.0):
-            sums, bounds = self._sums[start], (start, self._ends.get(start))
-            for group in sorted(sums, key=order.__getitem__):
-                total = sums[group]
-                if calls_in(total):
-                    rows.append(_total(groups[group], bounds, total, more.get((start, group)) if more else None))
+            sums, bounds = self._sums[start], self.bounds(start)
+            chosen = sorted(sums, key=rank)
+            counters = unpack_all([sums[group] for group in chosen])
+            rows += [
+                _total(groups[group], bounds, fields, more.get((start, group)) if more else None)
+                for group, fields in zip(chosen, counters, strict=True)
+                if fields[0]
+            ]
         return rows or ([] if self._by or self._per is not None else [Total(group={})])
 
+    def _named(self, groups: Iterable[_Group]) -> dict[_Group, dict[str, str | None]]:
+        """The groups with their names."""
+        if len(self._by) == 1:
+            [name] = self._by
+            return {group: {name: group[0]} for group in groups}
+        return {group: dict(zip(self._by, group, strict=True)) for group in groups}
 
-def _total(group: dict[str, str | None], bounds: _Bounds, total: int, more: dict[str, int] | None) -> Total:
+    def top(self, order: Order, most: int) -> Top:
+        """The `most` groups that are largest in some respect; only of sums without a period. Raises InputError."""
+        if order not in _WEIGHTS or most < 0:
+            raise InputError(
+                f"The top {most} by {order!r} is nothing to ask for.", todo="Order by cost, calls or tokens."
+            )
+        sums = {group: total for group, total in self._sums.get(None, {}).items() if calls_in(total)}
+        heavy = dict(zip(sums, map(_WEIGHTS[order], unpack_all(list(sums.values()))), strict=True))
+        chosen = list(heavy)
+        if most < len(heavy):
+            least = sorted(heavy.values(), reverse=True)[most - 1] if most else None
+            chosen = [] if least is None else [group for group, size in heavy.items() if size >= least]
+        names = ordered(set(chosen))
+        chosen.sort(key=names.__getitem__)
+        chosen.sort(key=heavy.__getitem__, reverse=True)
+        del chosen[most:]
+        rows = [self._row(group, sums[group], self._rare.get((None, group))) for group in chosen]
+        kept = frozenset(chosen)
+        return Top(tuple(rows), len(sums), self._sum(lambda group: group not in kept), self._sum(lambda _: True))
+
+    def _row(self, group: _Group, total: int, more: dict[str, int] | None) -> Total:
+        return _total(dict(zip(self._by, group, strict=True)), (None, None), unpack(total), more)
+
+    def _sum(self, wanted: Callable[[_Group], bool]) -> Total:
+        whole = sum([total for group, total in self._sums.get(None, {}).items() if wanted(group)])
+        more: dict[str, int] = {}
+        for (_, group), kinds in self._rare.items():
+            if wanted(group):
+                for kind, count in kinds.items():
+                    more[kind] = more.get(kind, 0) + count
+        return _total({}, (None, None), unpack(whole), more)
+
+
+def _by_cost(fields: tuple[int, ...]) -> tuple[int, int]:
+    return fields[1] * LIMB + fields[2], fields[10] * LIMB + fields[11]
+
+
+def _by_tokens(fields: tuple[int, ...]) -> tuple[int, int]:
+    return sum(fields[3:10]), 0
+
+
+def _by_calls(fields: tuple[int, ...]) -> tuple[int, int]:
+    return fields[0], 0
+
+
+def _total(
+    group: dict[str, str | None], bounds: _Bounds, fields: tuple[int, ...], more: dict[str, int] | None
+) -> Total:
     # Tens of thousands of rows are made here for one answer, hence the plain words.
     (
         calls, owed_micro, owed_pico, inward, out, read, thought, write, write_5m, write_1h, free_micro, free_pico,
         refused, unpriced, estimated, lower_bound, unknown,
-    ) = unpack(total)  # fmt: skip
+    ) = fields  # fmt: skip
     usage = {"input": inward} if inward else {}
     if read or write or write_5m or write_1h:
         caches = {"cache_read": read, "cache_write": write, "cache_write_5m": write_5m, "cache_write_1h": write_1h}
@@ -223,6 +299,7 @@ def _total(group: dict[str, str | None], bounds: _Bounds, total: int, more: dict
 _Group = tuple[str | None, ...]
 _Bounds = tuple[datetime | None, datetime | None]
 _NOTHING: Final = Money(0)
+_WEIGHTS: Final = {"cost": _by_cost, "calls": _by_calls, "tokens": _by_tokens}
 
 
 def value_of(entry: Entry, name: str) -> str | None:
@@ -235,6 +312,11 @@ def value_of(entry: Entry, name: str) -> str | None:
     return entry.tags.get(name.removeprefix("tag:"))
 
 
+def group_of(entry: Entry, by: tuple[str, ...]) -> tuple[str | None, ...]:
+    """An entry's values for the names to group by."""
+    return tuple([value_of(entry, name) for name in by])
+
+
 def grouping(by: tuple[str, ...] | list[str], query: Query) -> tuple[str, ...]:
     """The names to group by, checked. Raises InputError for one that is empty or stands twice, or for a limit."""
     if query.limit is not None:
@@ -245,9 +327,13 @@ def grouping(by: tuple[str, ...] | list[str], query: Query) -> tuple[str, ...]:
     return names
 
 
-def _order(groups: set[_Group]) -> dict[_Group, int]:
+def ordered(groups: set[_Group]) -> dict[_Group, int]:
     """Numbers that sort groups by their values, None last. Comparing one number is far quicker than comparing texts
     that may be absent."""
+    if all(len(group) == 1 for group in groups):
+        texts = sorted([text for (text,) in groups if text is not None])
+        alone = {(text,): rank for rank, text in enumerate(texts)}
+        return alone | {(None,): len(texts)} if (None,) in groups else alone  # type: ignore[return-value]
     order = dict.fromkeys(groups, 0)
     for values in zip(*groups, strict=True):
         known = set(values)

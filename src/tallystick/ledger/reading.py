@@ -10,6 +10,7 @@ from typing import Any, Final
 from tallystick.ledger.book import read_corrections
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.jsonform import amend
+from tallystick.ledger.progress import Progress, stretches
 from tallystick.ledger.query import Query
 from tallystick.ledger.rows import QUALITY_CODE, SOURCE_CODE, STATUS_CODE, decode, to_us
 from tallystick.ledger.words import Names
@@ -82,6 +83,23 @@ def entries(snapshot: Snapshot, query: Query) -> Iterator[Entry]:
         if len(rows) < size:
             return
         position = rows[-1][3], rows[-1][0]
+
+
+def slices(
+    connection: sqlite3.Connection, query: Query, progress: Progress | None
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Cuts a reading of all entries that fit into stretches of time, for the sake of who watches: what to add to the
+    WHERE, and its values."""
+    if progress is None or query.call_id is not None or query.run_id is not None:
+        yield "", ()
+        return
+    known = connection.execute("SELECT min(started_us), max(started_us) FROM entry").fetchone()
+    if known[0] is None:
+        return
+    first = known[0] if query.since is None else max(known[0], to_us(query.since))
+    last = known[1] + 1 if query.until is None else min(known[1] + 1, to_us(query.until))
+    for bounds in stretches(first, last, progress):
+        yield " AND entry.started_us >= ? AND entry.started_us < ?", bounds
 
 
 def _past_conditions(query: Query) -> tuple[str, list[Any]]:

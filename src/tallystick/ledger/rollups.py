@@ -15,9 +15,10 @@ from datetime import date, datetime
 from typing import Final
 
 from tallystick.core.periods import zone as zone_of
-from tallystick.ledger import sheets
+from tallystick.ledger import sheets, spreads
 from tallystick.ledger.rows import Move, from_us
 from tallystick.ledger.sheets import CELLS, CODES, CUBE, DAY, MONTH, RUNS, SLOT, Sheets, cell, parts
+from tallystick.ledger.spreads import Spreads
 from tallystick.ledger.sql import queries
 from tallystick.ledger.sums import MAX_CALLS, Standing, weigh
 from tallystick.ledger.words import CUBE_TAGS, Label, Words
@@ -32,6 +33,7 @@ _MAX_PLACES: Final = 20_000
 _HEAVY_BITS: Final = 40
 _HEAVIEST: Final = 2**13
 _ROOM: Final = 2**23
+_MANY: Final = 100_000
 _SHARED: Final = ("day=provider", "day=model", "day=maker", *[f"day:{name}" for name in CUBE_TAGS])
 
 Place = tuple[int, int, int]
@@ -78,13 +80,15 @@ class Sums:
         self._calls: dict[Place, dict[int, int]] = {}
         self._runs: dict[tuple[int, int], int] = {}
         self._rare: list[Move] = []
+        self._spread: defaultdict[int, list[Move]] = defaultdict(list)
+        self._kept = 0
 
     def add(self, moves: Iterable[Move]) -> None:
         """Adds what calls add, or no longer add: up to MAX_CALLS, or MAX_LIGHT_CALLS of which none is heavy. Afterwards
         `full` must be looked at."""
         groups: dict[tuple[Place, int, int, int, tuple[int, ...]], list[Standing]] = defaultdict(list)
         by_run: dict[tuple[int, int, int, tuple[int, ...]], list[Standing]] = defaultdict(list)
-        place = self._calendar.place
+        place, spread = self._calendar.place, self._spread
         for move in moves:
             standing, sign, run, at = move.standing, move.sign, move.run, place(move.started_us)
             alike = standing[:4]
@@ -93,6 +97,8 @@ class Sums:
                 by_run[at[1], run, sign, alike].append(standing)
             if move.rare is not None:
                 self._rare.append(move)
+            spread[at[1]].append(move)
+        self._kept = sum(map(len, spread.values()))
         calls, runs = self._calls, self._runs
         for (at, label, source, sign, (status, quality, *_)), standings in groups.items():
             cells = calls.setdefault(at, {})
@@ -111,8 +117,9 @@ class Sums:
 
     @property
     def full(self) -> bool:
-        """Whether another MAX_CALLS calls could overflow a counter, so that it is time to `write`."""
-        return self._room < MAX_CALLS * (_HEAVIEST + 1)
+        """Whether another MAX_CALLS calls could overflow a counter, or calls take much memory, so that it is time to
+        `write`."""
+        return self._room < MAX_CALLS * (_HEAVIEST + 1) or self._kept >= _MANY
 
     def sheets(self, words: Words) -> Sheets:
         """The packed sums, by sheet and value."""
@@ -129,6 +136,10 @@ class Sums:
             runs[run] = runs.get(run, 0) + weight
         return found
 
+    def spreads(self, words: Words) -> Spreads:
+        """What the calls change in sketches."""
+        return spreads.changes(self._spread, lambda label: words.rows_of(label).dimension)
+
     def rare_kinds(self, words: Words) -> dict[tuple[int, int, int, int, str], int]:
         """The sums of kinds without a counter, by the key of sheet_kind."""
         found: dict[tuple[int, int, int, int, str], int] = {}
@@ -141,6 +152,7 @@ class Sums:
     def write(self, connection: sqlite3.Connection, words: Words) -> None:
         """Adds everything to the file, within the caller's transaction, and starts from nothing again."""
         sheets.add(connection, self.sheets(words))
+        spreads.write(connection, self.spreads(words))
         if self._rare:
             kinds = self.rare_kinds(words)
             rows = [(*key, count) for key, count in kinds.items() if count]
@@ -152,6 +164,8 @@ class Sums:
         self._calls.clear()
         self._runs.clear()
         self._rare.clear()
+        self._spread.clear()
+        self._kept = 0
         self._room = _ROOM
 
     def _keys(self, move: Move, words: Words) -> list[tuple[int, int, int, int]]:

@@ -7,7 +7,7 @@ columns are the call as it stands, for sums and searches; a correction moves the
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +30,10 @@ _TAIL_NAMES: Final = (
     "attempt_of", "http_status", "stopped_by", "parent_run", "step", "provider_response_id", "trace_id", "span_id",
     "latency_us", "ttft_us", "request_bytes", "response_bytes", "hold_id", "usage_raw",
 )  # fmt: skip
+_LATENCY: Final = _TAIL_NAMES.index("latency_us") - len(_TAIL_NAMES)
+_TTFT: Final = _TAIL_NAMES.index("ttft_us") - len(_TAIL_NAMES)
 _TAIL: Final = attrgetter(*_TAIL_NAMES)
+_CHAINED: Final = itemgetter(0, 1, 2, 3, 19)
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder().decode
 _MAX_INT: Final = 2**63
@@ -48,14 +51,17 @@ class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
     label: int
     standing: Standing
     rare: dict[str, int] | None
+    latency_us: int | None = None
+    ttft_us: int | None = None
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
     """An entry ready to be written. `stored` are the values of the query `add_entry`, `rare` its usage of kinds without
-    a column."""
+    a column, `timing` its latency_us and ttft_us."""
 
     stored: tuple[Any, ...]
     rare: dict[str, int] | None
+    timing: tuple[int | None, int | None] = (None, None)
 
     @property
     def call_id(self) -> str:
@@ -77,12 +83,13 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     @property
     def chained(self) -> tuple[Any, ...]:
         """What goes into the hash chain: call_id, started_us, recorded_us, run, body."""
-        return (*self.stored[:4], self.stored[19])
+        chained: tuple[Any, ...] = _CHAINED(self.stored)
+        return chained
 
     def move(self, sign: int) -> tuple[Any, ...]:
         """The fields of what the call adds to the rollups."""
         stored = self.stored
-        return sign, stored[1], stored[3], stored[4], stored[5], stored[6:19], self.rare
+        return sign, stored[1], stored[3], stored[4], stored[5], stored[6:19], self.rare, *self.timing
 
 
 def to_us(instant: datetime) -> int:
@@ -112,33 +119,39 @@ def encode(entry: Entry, words: Words, now_us: int) -> Row:
 def _encode(entry: Entry, words: Words, now_us: int) -> Row:
     usage, cost, reported = entry.usage, entry.cost, entry.reported_cost
     started, settled, recorded, run_id = entry.started_at, entry.settled_at, entry.recorded_at, entry.run_id
+    timing = entry.latency_us, entry.ttft_us
     kinds: tuple[str, ...] = ()
     values: tuple[int, ...] = ()
+    others: dict[str, int] | None = None
     if usage:
         kinds, values = zip(*usage.items(), strict=True)
+        if not all_main(kinds):
+            others = rare(usage)
     standing = stand(entry, kinds, values)
     label, source = words.label(entry), SOURCE_CODE[entry.source]
-    body = (
-        label,
-        source,
-        standing[:3],
-        None if usage is None else (words.shape(kinds), *values),
-        None if cost is None else _written_cost(cost, values, words),
-        None if reported is None else _number(reported.pico),
-        None if settled is None else (settled - started) // _US,
-        *_TAIL(entry),
+    body = _ENCODE(
+        (
+            label,
+            source,
+            standing[:3],
+            None if usage is None else (words.shape(kinds), *values),
+            None if cost is None else _written_cost(cost, values, words),
+            None if reported is None else _number(reported.pico),
+            None if settled is None else (settled - started) // _US,
+            *_TAIL(entry),
+        )
     )
     stored = (
         entry.call_id,
         (started - EPOCH) // _US,
-        now_us if recorded is None else to_us(recorded),
+        now_us if recorded is None else (recorded - EPOCH) // _US,
         None if run_id is None else words.run(run_id),
         source,
         label,
         *standing,
-        _ENCODE(body),
+        body,
     )
-    return Row(stored, None if usage is None or all_main(kinds) else rare(usage))
+    return Row(stored, others, timing)
 
 
 def decode(row: tuple[Any, ...], names: Names) -> Entry:
@@ -179,6 +192,12 @@ def decode(row: tuple[Any, ...], names: Names) -> Entry:
         reported_cost=None if reported is None else Money(int(reported)),
         **dict(zip(_TAIL_NAMES, tail, strict=True)),
     )
+
+
+def timing(body: bytes) -> tuple[int | None, int | None]:
+    """Latency and time to first token of a call, in microseconds, from the body of its row."""
+    row = _DECODE(body)
+    return row[_LATENCY], row[_TTFT]
 
 
 def _written_cost(cost: Cost, counts: tuple[int, ...], words: Words) -> tuple[Any, ...]:

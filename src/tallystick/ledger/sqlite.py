@@ -17,10 +17,10 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from tallystick.core.periods import Period
 from tallystick.core.periods import zone as check_zone
 from tallystick.errors import InputError, LedgerCorrupt, LedgerError, LedgerUnavailable
-from tallystick.ledger.answers import Question, answer
+from tallystick.ledger.accounts import Rules
+from tallystick.ledger.asking import Answering
 from tallystick.ledger.audit import differences, rebuild
 from tallystick.ledger.book import Book, read_corrections
 from tallystick.ledger.budget import Budget, Budgets
@@ -39,12 +39,13 @@ from tallystick.ledger.holds_sqlite import (
 from tallystick.ledger.ledger import EVERYTHING, KEEP, Item, Receipt
 from tallystick.ledger.memory import closed
 from tallystick.ledger.owners import Turn
-from tallystick.ledger.query import Query, Total, Totals, grouping
+from tallystick.ledger.query import Query
 from tallystick.ledger.reading import entries
 from tallystick.ledger.rollups import slot_floor
 from tallystick.ledger.rows import decode
 from tallystick.ledger.sql import queries
 from tallystick.ledger.store import begin, connect, create, explained, get_state
+from tallystick.ledger.synclog import sync_log
 from tallystick.ledger.words import Names
 from tallystick.ledger.writer import GroupCommit, Job, SettleJob, Task
 
@@ -68,6 +69,7 @@ class _Desk:
         self.writer: sqlite3.Connection | None = None
         self.reader: sqlite3.Connection | None = None
         self.names: Names | None = None
+        self.rules: Rules | None = None
         self.book: Book | None = None
         self.turn = Turn(path)
         self.holds = Counter(path)
@@ -76,10 +78,10 @@ class _Desk:
         for connection in (self.reader, self.writer):
             if connection is not None:
                 connection.close()
-        self.reader = self.writer = self.names = self.book = None
+        self.reader = self.writer = self.names = self.rules = self.book = None
 
 
-class SqliteLedger:
+class SqliteLedger(Answering):
     """A Ledger in the SQLite file `path`, made with its folder if missing (0600 in 0700).
 
     `zone` is the time zone of the days of a new ledger (UTC); an existing one keeps its own. `clock` gives seconds
@@ -137,19 +139,6 @@ class SqliteLedger:
     def read(self, query: Query = EVERYTHING) -> Iterator[Entry]:
         """The calls that fit. See `Ledger.read`."""
         return entries(self._reading, query)
-
-    def total(self, query: Query = EVERYTHING, by: Sequence[str] = (), per: Period | None = None) -> list[Total]:
-        """Sums over the calls that fit. See `Ledger.total`."""
-        names_by = grouping(tuple(by), query)
-        totals = Totals(names_by, per)
-        with self._snapshot() as (connection, names):
-            zone = get_state(connection, "ledger", "zone") or "UTC"
-            known = answer(connection, names, Question.of(query, names_by, per, zone), totals)
-        if not known:
-            totals = Totals(names_by, per)
-            for entry in self.read(query):
-                totals.add_entry(entry)
-        return totals.rows()
 
     def corrections(self, call_id: str) -> tuple[Correction, ...]:
         """The corrections of a call, in their order."""
@@ -217,12 +206,12 @@ class SqliteLedger:
     def accounts(self, budget_id: str | None = None) -> list[Account]:
         """The accounts. See `Ledger.accounts`."""
         with self._snapshot() as (connection, _):
-            return read_accounts(connection, budget_id, int(self._clock() * 1_000_000))
+            return read_accounts(connection, self._rules(connection), budget_id, int(self._clock() * 1_000_000))
 
     def budgets(self) -> Budgets:
         """The budgets. See `Ledger.budgets`."""
         with self._snapshot() as (connection, _):
-            return read_rules(connection).listed()
+            return self._rules(connection).listed()
 
     def put_budget(self, budget: Budget, seeds: Sequence[Seed] = ()) -> Budgets:
         """Adds or changes a budget. See `Ledger.put_budget`."""
@@ -301,6 +290,11 @@ class SqliteLedger:
                 self._desk.holds.forget()
         for owner in buried:
             self._desk.holds.owner.bury(owner)
+
+    def _rules(self, connection: sqlite3.Connection) -> Rules:
+        """The budgets; who asks often pays for a look at their version only."""
+        rules = self._desk.rules = read_rules(connection, self._desk.rules)
+        return rules
 
     def _found(self, zone: str) -> None:
         """Makes the tables of a new ledger."""
@@ -405,19 +399,7 @@ class SqliteLedger:
 
     def _sync(self) -> None:
         """Makes the disk keep all that was committed. In WAL mode that is the -wal file; nobody's commit waits."""
-        wal = self._path.with_name(self._path.name + "-wal")
-        try:
-            file = os.open(wal, os.O_RDWR)
-        except FileNotFoundError:
-            return  # the last connection has gone, and has synced everything into the file itself
-        except OSError as error:
-            raise _unsynced(self._path, error) from error
-        try:
-            _datasync(file)
-        except OSError as error:
-            raise _unsynced(self._path, error) from error
-        finally:
-            os.close(file)
+        sync_log(self._path)
 
     def _checkpoint(self) -> None:
         """Moves a long log into the file, here rather than in somebody's commit. It is no matter if it cannot."""
@@ -459,15 +441,6 @@ def _is_new(connection: sqlite3.Connection) -> bool:
     return version == 0
 
 
-def _unsynced(path: Path, error: OSError) -> LedgerUnavailable:
-    return LedgerUnavailable(
-        f"The disk did not keep what was written to the ledger {path}: {error.strerror or error}.",
-        money="The last entries may be lost in a power cut.",
-        todo="Check the disk and its free space, then open the ledger again.",
-    )
-
-
-_datasync: Final = getattr(os, "fdatasync", os.fsync)
 _LIVE: Final[weakref.WeakSet[SqliteLedger]] = weakref.WeakSet()
 
 

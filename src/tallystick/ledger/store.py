@@ -34,7 +34,7 @@ _WORDS: Final = {
     sqlite3.SQLITE_NOLFS: ("has reached the largest size its disk allows", "Move it to another disk."),
 }
 _TOGETHER: Final = (64, 32, 16, 8, 4, 2, 1)
-_ROW: Final = re.compile(r"VALUES (\([?, ]+\))")
+_INSERT: Final = re.compile(r"INSERT INTO (.*?)VALUES (\([?, ]+\))", re.DOTALL)
 _NOT_WRITTEN: Final = "Nothing of this was entered; what was there before is intact."
 
 
@@ -184,7 +184,8 @@ def _migrate(connection: sqlite3.Connection, timeout: float) -> None:
 
 def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
     """Executes an INSERT of one row for all these rows, many at a time: Python lets other threads run during each step,
-    and a crowd of them would do so between any two rows."""
+    and a crowd of them would do so between any two rows. Where one of them fails some stand: the caller has to roll
+    back."""
     done = 0
     for size in _TOGETHER:
         while len(rows) - done >= size:
@@ -195,7 +196,8 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Se
 
 @cache
 def _for_rows(statement: str, count: int) -> str:
-    return _ROW.sub(lambda found: "VALUES " + ", ".join([found[1]] * count), statement)
+    # To undo a part of many rows SQLite would first copy every page that they touch, which takes as long as the rows.
+    return _INSERT.sub(lambda found: f"INSERT OR FAIL INTO {found[1]}VALUES {', '.join([found[2]] * count)}", statement)
 
 
 def get_state(connection: sqlite3.Connection, namespace: str, key: str) -> str | None:

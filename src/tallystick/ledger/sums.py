@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from operator import itemgetter
+from functools import lru_cache, reduce
+from operator import itemgetter, or_
 from typing import Final
 
 from tallystick.core.usage import KINDS
@@ -54,6 +54,7 @@ _SHIFT: Final = {name: position * _BITS for position, name in enumerate(FIELDS)}
 _KIND: Final = frozenset(MAIN_KINDS)
 _BYTES: Final = len(FIELDS) * 8
 _UNSIGNED: Final = struct.Struct(f"<{len(FIELDS)}Q").unpack
+_EACH: Final = struct.Struct(f"<{len(FIELDS)}Q").iter_unpack
 _COUNTS: Final = struct.Struct(f"<{4 + len(MAIN_KINDS)}Q").pack
 _COUNTS_SHIFT: Final = _SHIFT["owed_micro"]
 _HALF: Final = 1 << (_BITS - 1)
@@ -160,6 +161,13 @@ def unpack(total: int) -> tuple[int, ...]:
     # A negative counter borrows from its neighbour; with half the range added to each, none is negative.
     biased = _UNSIGNED((total + _BIAS).to_bytes(_BYTES, "little"))
     return tuple([count - _HALF for count in biased])
+
+
+def unpack_all(totals: Sequence[int]) -> list[tuple[int, ...]]:
+    """The counters of many totals, as `unpack` gives them."""
+    if reduce(or_, totals, 0) & _BIAS:
+        return [unpack(total) for total in totals]
+    return list(_EACH(b"".join([total.to_bytes(_BYTES, "little") for total in totals])))
 
 
 def limbs(pico: int) -> tuple[int, int]:

@@ -26,6 +26,8 @@ SLOT_AXES: Final = ("provider", "model", "tag:key", "tag:team", "tag:project", "
 
 _MAX_KEPT: Final = 50_000
 _MAX_NEAR: Final = 5000
+_UNKNOWN: Final = -1
+_TABLES: Final = ("word", "dimension", "label")
 _PLAIN: Final = attrgetter("provider", "model", "maker", "api", "requested_model", "tier", "region")
 _SLOT_CODES: Final = (("source", SOURCES), ("status", STATUSES))
 _DAY_CODES: Final = (*_SLOT_CODES, ("quality", QUALITIES))
@@ -38,6 +40,13 @@ class Label(msgspec.Struct, frozen=True, gc=False):
     """The rollup rows that calls of one label add to: (axis, value) by quarter hours and by days."""
 
     dimension: int
+    slots: Rows
+    days: Rows
+
+
+class _Shared(msgspec.Struct, frozen=True, gc=False):
+    """The part of a label that all labels of one dimension have in common."""
+
     slots: Rows
     days: Rows
 
@@ -75,6 +84,19 @@ class _Priced(msgspec.Struct, frozen=True, array_like=True):
     denominator: str
 
 
+_QUERIES: Final = {
+    "word": ("word_id", "add_word"),
+    "dimension": ("dimension_id", "add_dimension"),
+    "label": ("label_id", "add_label"),
+    "run": ("run_row", "add_run_row"),
+}
+_ADD: Final = {
+    "word": "INSERT INTO word (id, text) VALUES (?, ?)",
+    "dimension": "INSERT INTO dimension (id, provider, model, maker, key, team, project) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "label": "INSERT INTO label (id, identity, dimension, provider, model, maker, tags) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "run": "INSERT INTO run (id, run_id) VALUES (?, ?)",
+}
+
 # Made here, as two threads that make msgspec look into a type for the first time can crash the interpreter.
 _identity: Final = msgspec.json.Decoder(Identity).decode
 _head: Final = msgspec.json.Decoder(Head).decode
@@ -100,14 +122,24 @@ class Words:
         self._labels: dict[Hashable, tuple[int, Tags, Tags]] = {}
         self._runs: dict[str, int] = {}
         self._sql = queries()
+        # Of a table whose highest number is the one in `tops` every row is in memory: a word that is not there is new,
+        # and need not be looked for. Only a transaction of SQLite's keeps others from adding meanwhile.
+        self._counting = adding and isinstance(connection, sqlite3.Connection)
+        self._tops = dict.fromkeys((*_TABLES, "run"), 0)
+        self._tops_before = self._tops.copy()
+        self._highest: dict[str, int] = {}
 
     def begun(self) -> None:
         """A transaction has begun."""
         self._fresh.clear()
+        self._highest.clear()
         if len(self._kept) > _MAX_KEPT:
             self._kept.clear()
+            self._tops.update(dict.fromkeys(_TABLES, _UNKNOWN))
         if len(self._runs) > _MAX_KEPT:
             self._runs.clear()
+            self._tops["run"] = _UNKNOWN
+        self._tops_before = self._tops.copy()
 
     def rolled_back(self) -> None:
         """Forgets the numbers that were given since the transaction began."""
@@ -117,12 +149,14 @@ class Words:
         self._heads.clear()
         self._labels.clear()
         self._runs.clear()
+        self._highest.clear()
+        self._tops = {**self._tops_before, "run": _UNKNOWN}
 
     def word(self, text: str) -> int:
         """The number of a text."""
         number: int | None = self._kept.get(text)
         if number is None:
-            number = self._number("word_id", "add_word", (text,))
+            number = self._number("word", (text,))
             self._keep(text, number)
         return number
 
@@ -156,7 +190,7 @@ class Words:
         """The number of a run."""
         number = self._runs.get(run_id)
         if number is None:
-            number = self._runs[run_id] = self._number("run_row", "add_run_row", (run_id,))
+            number = self._runs[run_id] = self._number("run", (run_id,))
         return number
 
     def head(
@@ -212,15 +246,30 @@ class Words:
         self._fresh.append(key)
         return value
 
-    def _number(self, find: str, add: str, values: tuple[str, ...]) -> int:
-        row = self.connection.execute(self._sql[find], values).fetchone()
+    def _number(self, table: str, key: tuple[str, ...], more: tuple[int | str | None, ...] = ()) -> int:
+        """The number of a row in one of the tables of words, by its key; a new one has `more` besides."""
+        number = self._next(table) if self._counting else None
+        if number is not None:
+            self.connection.execute(_ADD[table], (number, *key, *more))
+            self._highest[table] = self._tops[table] = number
+            return number
+        find, add = _QUERIES[table]
+        row = self.connection.execute(self._sql[find], key).fetchone()
         if row is None:
             if not self._adding:
                 self._below -= 1
                 return self._below
-            row = self.connection.execute(self._sql[add], values).fetchone()
-        number: int = row[0]
-        return number
+            row = self.connection.execute(self._sql[add], (*key, *more)).fetchone()
+        found: int = row[0]
+        return found
+
+    def _next(self, table: str) -> int | None:
+        """The number of the next row of a table of which every row is in memory, else None."""
+        highest = self._highest.get(table)
+        if highest is None:
+            row = self.connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()  # noqa: S608 - constants
+            highest = self._highest[table] = row[0]
+        return highest + 1 if highest == self._tops[table] else None
 
     def _new_label(self, entry: Entry) -> int:
         tags = dict(entry.tags)
@@ -230,14 +279,11 @@ class Words:
         )  # fmt: skip
         dimension = self._dimension(identity)
         text = msgspec.json.encode(identity).decode()
-        row = self.connection.execute(self._sql["label_id"], (text,)).fetchone()
-        if row is None:
-            if not self._adding:
-                self._below -= 1
-                return self._below
+        key = "identity", text
+        number: int | None = self._kept.get(key)
+        if number is None:
             texts = (entry.provider, entry.model, entry.maker, msgspec.json.encode(tags).decode())
-            row = self.connection.execute(self._sql["add_label"], (text, dimension, *texts)).fetchone()
-        number: int = row[0]
+            number = self._keep(key, self._number("label", (text,), (dimension, *texts)))
         # The rollups ask for them next.
         self._keep(("label", number), self._rows(identity, dimension))
         return number
@@ -247,7 +293,7 @@ class Words:
         parts = (identity.provider, identity.model, identity.maker or "", *[tags.get(name, "") for name in CUBE_TAGS])
         key = "dimension", parts
         number: int | None = self._kept.get(key)
-        return self._keep(key, self._number("dimension_id", "add_dimension", parts)) if number is None else number
+        return self._keep(key, self._number("dimension", parts)) if number is None else number
 
     def _rows_of(self, label: int) -> Label:
         row = self.connection.execute(self._sql["label_identity"], (label,)).fetchone()
@@ -256,15 +302,19 @@ class Words:
         return self._rows(_identity(row[0]), row[1])
 
     def _rows(self, identity: Identity, dimension: int) -> Label:
+        key = "shared", dimension
+        shared: _Shared | None = self._kept.get(key)
+        if shared is None:
+            shared = self._keep(key, self._shared(identity))
+        days = [(self.word(f"day:{name}"), self.word(tag)) for name, tag in identity.tags.items()]
+        return Label(dimension, shared.slots, shared.days + tuple(days))
+
+    def _shared(self, identity: Identity) -> _Shared:
         tags = identity.tags
         parts = (identity.provider, identity.model, *[tags.get(name, "") for name in CUBE_TAGS])
-        slots = tuple(
-            [(self.word(f"slot:{axis}"), self.word(part)) for axis, part in zip(SLOT_AXES, parts, strict=False)]
-        )
+        slots = [(self.word(f"slot:{axis}"), self.word(part)) for axis, part in zip(SLOT_AXES, parts, strict=False)]
         plain = ("provider", identity.provider), ("model", identity.model), ("maker", identity.maker or "")
-        days = [(self.word(f"day={name}"), self.word(part)) for name, part in plain]
-        days += [(self.word(f"day:{name}"), self.word(tag)) for name, tag in tags.items()]
-        return Label(dimension, slots, tuple(days))
+        return _Shared(tuple(slots), tuple([(self.word(f"day={name}"), self.word(part)) for name, part in plain]))
 
 
 class Names:

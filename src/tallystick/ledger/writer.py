@@ -17,6 +17,7 @@ from tallystick.errors import LedgerUnavailable, TallyError
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.hold import Settlement
 from tallystick.ledger.ledger import Item, Receipt
+from tallystick.ledger.promise import Promise
 
 SYNC_DELAY: Final = 0.03
 """Seconds from a commit to the sync that follows it; together with the sync itself less than 50 ms."""
@@ -44,7 +45,7 @@ class Task(Generic[R]):
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
-        self.future: Future[R] = Future()
+        self.future: Future[R] = Promise()
         self.receipt: R | None = None
         self.error: TallyError | None = None
 

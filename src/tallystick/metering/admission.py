@@ -56,7 +56,9 @@ class BudgetAdmission:
         ids: Callable[[], str] = new_call_id,
     ) -> None:
         sites = Sites(ledger, clock, random)
-        self.desk = Desk(ledger, catalog, sites, wait=wait, budgets=budgets, clock=clock, monotonic=monotonic)
+        self.desk = Desk(
+            ledger, catalog, sites, wait=wait, budgets=budgets, clock=clock, monotonic=monotonic, random=random
+        )
         self._ids = ids
         self._alerter = Alerter(ledger, alerts, clock=clock) if alerts else None
         if self._alerter is not None:

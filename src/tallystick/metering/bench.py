@@ -6,26 +6,43 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from tallystick.catalog.catalog import Catalog
+from tallystick.errors import TallyError
 from tallystick.ledger.entry import Entry
-from tallystick.ledger.ids import new_call_id
-from tallystick.ledger.intents import Intents
+from tallystick.ledger.intents import Intents, Slot
 from tallystick.ledger.ledger import Ledger, Receipt
+from tallystick.ledger.promise import Promise
+from tallystick.metering.entropy import call_id
 from tallystick.metering.faults import LOG, Faults
 from tallystick.metering.leave import Admission, Admitted, Denied, Leave
 from tallystick.metering.spool import Spool
 
+if TYPE_CHECKING:
+    from tallystick.metering.live import Live
+
 _T = TypeVar("_T")
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 RETRIES: Final = 256
 """Failed attempts that are remembered, so that the next attempt can name the first."""
+
+
+class Keeping(Protocol):
+    """What keeps the entries of finished calls until the ledger has them. See `Basket`."""
+
+    def take(self, entry: Entry, leave: Leave, slot: Slot) -> bool:
+        """Keeps an entry; False where its caller has to wait for the ledger."""
+        ...
+
+    def hand_over(self) -> None:
+        """Gives the ledger all that waits."""
+        ...
 
 
 class PlainLeave:
@@ -56,7 +73,7 @@ class PlainLeave:
 
 def done(value: _T) -> Future[_T]:
     """A future that has its result."""
-    future: Future[_T] = Future()
+    future: Future[_T] = Promise()
     future.set_result(value)
     return future
 
@@ -64,9 +81,13 @@ def done(value: _T) -> Future[_T]:
 ADMITTED: Final[Future[Admitted | Denied]] = done(Admitted())
 """The answer where nothing limits a call."""
 
+KEPT: Final[Future[Receipt]] = done(Receipt())
+"""What a call is told whose entry is safe and not yet in the ledger, or will be made later."""
+
 
 class Bench:
-    """What the calls of one meter share. See `Meter` for the arguments."""
+    """What the calls of one meter share. See `Meter` for the arguments. `open` are the calls that have not settled, by
+    where they are in memory."""
 
     def __init__(
         self,
@@ -78,7 +99,7 @@ class Bench:
         spool: Spool | None = None,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
-        ids: Callable[[], str] = new_call_id,
+        ids: Callable[[], str] = call_id,
         source: str = "client",
         on_fault: Callable[[str, Exception], object] | None = None,
     ) -> None:
@@ -94,6 +115,8 @@ class Bench:
         self.plain_leave: Leave = PlainLeave(ledger)
         self.refusing: set[str] = set()
         self.missed = 0
+        self.basket: Keeping | None = None
+        self.open: dict[int, weakref.ref[Any]] = {}
         self._spool = spool
         self._lock = threading.Lock()
         self._attempts: OrderedDict[object, str] = OrderedDict()
@@ -101,7 +124,39 @@ class Bench:
 
     def now(self) -> datetime:
         """The present instant, UTC."""
-        return EPOCH + timedelta(microseconds=int(self.clock() * 1_000_000))
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def enter(self, entry: Entry, leave: Leave, live: Live | None) -> Future[Receipt]:
+        """Hands the entry of a call that has ended to the ledger, and frees what showed it. The future never raises,
+        and nobody can cancel it: a caller who goes away must not undo an entry."""
+        slot = None if live is None else live.slot
+        if slot is not None and self.basket is not None and self.basket.take(entry, leave, slot):
+            return KEPT
+        try:
+            written = leave.settle(entry)
+        except TallyError as error:
+            return self.unwritten(entry, error, live)
+        future: Future[Receipt] = Promise()
+        future.set_running_or_notify_cancel()
+
+        def heard(result: Future[Receipt]) -> None:
+            error = result.exception()
+            if error is not None:
+                self.miss(entry, error)
+            if live is not None:
+                live.free()
+            future.set_result(Receipt() if error is not None else result.result())
+
+        written.add_done_callback(heard)
+        return future
+
+    def unwritten(self, entry: Entry | None, error: Exception, live: Live | None) -> Future[Receipt]:
+        """A call has ended that the ledger could not be asked to enter; None: it has no entry."""
+        if entry is not None:
+            self.miss(entry, error)
+        if live is not None:
+            live.free()
+        return KEPT
 
     def miss(self, entry: Entry, error: BaseException) -> None:
         """An entry that the ledger could not take: it goes into the spool, and is counted; said once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -12,7 +13,7 @@ import msgspec
 from tallystick.errors import TallyError
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.ledger import Receipt
-from tallystick.metering.bench import ADMITTED, Bench, done
+from tallystick.metering.bench import ADMITTED, KEPT, Bench, done
 from tallystick.metering.ceiling import Ceiling, limited
 from tallystick.metering.counting import Delivered, prompt_tokens, warm
 from tallystick.metering.growing import Growth
@@ -83,6 +84,7 @@ class CallMeter:
         self._status: int | None = None
         self._stopped_by: str | None = None
         self._ttft: float | None = None
+        bench.open[id(self)] = weakref.ref(self)
 
     def ask(self) -> Future[Admitted | Denied]:
         """Leave to send the call; done at once where no hard budget concerns it."""
@@ -203,13 +205,19 @@ class CallMeter:
             self._close("cancelled" if cancelled else "error", None)
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False) and not self._closed:
-            settle_later(self, "cancelled")
+        if not getattr(self, "_closed", True):
+            self._bench.open.pop(id(self), None)
+            if self._open:
+                settle_later(self, "cancelled")
+
+    def _shut(self) -> None:
+        self._closed = True
+        self._bench.open.pop(id(self), None)
 
     def _release(self) -> None:
         if self._closed:
             return
-        self._closed = True
+        self._shut()
         asked, leave, faults = self._admitted, self._leave, self._bench.faults
 
         def give_back(_answer: object) -> None:
@@ -340,7 +348,7 @@ class CallMeter:
         if own is not None and wanted > own.covered and own.grow(wanted) < wanted:
             self._stopped_by = "max_cost"
             return True
-        if self._growth is None or not self._growth.exceeds(made, wanted):
+        if self._growth is None or not self._growth.exceeds(made, wanted, self._delivered.tokens()):
             return False
         self._stopped_by = "budget"
         return True
@@ -366,7 +374,7 @@ class CallMeter:
 
     def _close(self, reason: str, status: int | None) -> None:
         if self._closed or (not self._open and reason not in ("refused", "unsent")):
-            self._closed = True
+            self._shut()
             return
         if status is not None:
             self._status = status
@@ -385,23 +393,19 @@ class CallMeter:
         """Makes the entry and hands it to the ledger, once."""
         if self._closed:
             return
-        self._closed = True
+        self._shut()
         if self._later(outcome, reason):
-            self.settled = done(Receipt())
+            self.settled = KEPT
             return
-        future: Future[Receipt] = Future()
-        # From here on nobody can cancel it: a caller who goes away must not undo an entry.
-        future.set_running_or_notify_cancel()
-        self.settled = future
+        bench = self._bench
         entry: Entry | None = None
         try:
             self.entry = entry = self._entry(outcome, reason)
-            self._enter(entry, future)
+            leave = bench.plain_leave if entry.status == "refused" else self._leave
+            self.settled = bench.enter(entry, leave, self._live)
         except Exception as error:  # noqa: BLE001 - promise 6: the call goes on
-            self._bench.faults.add("settle", error, "A call has no entry in the ledger.")
-            if entry is not None:
-                self._bench.miss(entry, error)
-            self._finish(future, Receipt())
+            bench.faults.add("settle", error, "A call has no entry in the ledger.")
+            self.settled = bench.unwritten(entry, error, self._live)
         self._end(entry)
 
     def _later(self, outcome: Outcome | None, reason: str) -> bool:
@@ -460,33 +464,6 @@ class CallMeter:
         prompt = prompt_tokens(self.facts) if outcome.usage is None else 0
         usage = with_output(outcome.usage, self._delivered.tokens(), prompt)
         return msgspec.structs.replace(outcome, usage=usage, quality="lower_bound") if usage else outcome
-
-    def _enter(self, entry: Entry, future: Future[Receipt]) -> None:
-        bench = self._bench
-        leave = bench.plain_leave if entry.status == "refused" else self._leave
-        try:
-            written = leave.settle(entry)
-        except TallyError as error:
-            bench.miss(entry, error)
-            self._finish(future, Receipt())
-            return
-        live = self._live
-
-        def heard(result: Future[Receipt]) -> None:
-            error = result.exception()
-            if error is not None:
-                bench.miss(entry, error)
-            if live is not None:
-                live.free()
-            future.set_result(Receipt() if error is not None else result.result())
-
-        written.add_done_callback(heard)
-
-    def _finish(self, future: Future[Receipt], receipt: Receipt) -> None:
-        if self._live is not None:
-            self._live.free()
-        if not future.done():
-            future.set_result(receipt)
 
     def _end(self, entry: Entry | None) -> None:
         scope = self._plan.scope

@@ -223,9 +223,10 @@ def amount_of(entry: Entry, unit: str) -> int:
         return 1
     if unit == "tokens":
         return 0 if entry.usage is None else entry.usage.tokens
-    if entry.cost is None or not entry.owed:
+    cost = entry.cost
+    if cost is None or not entry.owed:
         return 0
-    return max(0, (entry.amount or entry.cost.known).pico)
+    return max(0, cost.known.pico if cost.pico is None else cost.pico)
 
 
 def settlement(entry: Entry, accounts: Sequence[Account]) -> Settlement:
@@ -233,7 +234,7 @@ def settlement(entry: Entry, accounts: Sequence[Account]) -> Settlement:
     have cost more than anybody knows."""
     charges = tuple([account.charge(entry) for account in accounts]) if entry.status != "refused" else ()
     unknown = entry.quality == "unknown" and entry.status in ("ok", "cancelled", "cut")
-    unpriced = entry.amount is None and entry.usage is not None
+    unpriced = entry.usage is not None and (entry.cost is None or entry.cost.pico is None)
     keep = entry.status != "refused" and (entry.quality == "lower_bound" or unknown or unpriced)
     return Settlement(charges=charges, keep=keep)
 

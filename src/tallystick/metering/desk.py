@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from tallystick.errors import LedgerError, TallyError
@@ -14,6 +16,7 @@ from tallystick.ledger.budget import Budget, Budgets
 from tallystick.ledger.hold import Account as Standing
 from tallystick.ledger.hold import Charge, Claim, Refused
 from tallystick.ledger.holds_budgets import CHANGES
+from tallystick.metering.advisory import Openness
 from tallystick.metering.bounding import counted_input
 from tallystick.metering.claims import Account, Matcher, Stretch, shown_value, slot_seconds, slot_start
 from tallystick.metering.sites import Sites
@@ -33,6 +36,8 @@ MANY_MODELS: Final = 1000
 """So many names of models are remembered with their tokenizers."""
 
 _WORKERS: Final = 4
+_KEY_BYTES: Final = 32
+_PAYLOAD_BYTES: Final = 12
 
 
 class _Seen:
@@ -59,7 +64,7 @@ class _Seen:
 
 class Desk:
     """See the module. `clock` gives seconds since 1970, `monotonic` seconds that only grow; `wait` is how many seconds
-    a call waits for holds in flight. `notice` is told which budgets have just been charged."""
+    a call waits for holds in flight, `random` gives bytes. `notice` is told which budgets have just been charged."""
 
     def __init__(
         self,
@@ -71,12 +76,14 @@ class Desk:
         budgets: Sequence[Budget] = (),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.ledger = ledger
         self.catalog = catalog
         self.sites = sites
         self.wait = wait
         self.monotonic = monotonic
+        self._key = random(_KEY_BYTES)
         self.notice: Callable[[Sequence[Account]], None] = nobody
         self.faults = 0
         self._clock = clock
@@ -94,6 +101,11 @@ class Desk:
         self._since: dict[str, dict[str, int]] = {}
         self._flying: dict[tuple[str, str, str], int] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self._openness = Openness(ledger, monotonic, self.now)
+
+    def refusal(self, budget: Budget | None, refused: Refused, retry_after: int | None) -> str:
+        """A refusal for people, with what they should know of the budget. May read the ledger."""
+        return refusal_words(budget, refused, retry_after) + self._openness.remark(budget)
 
     def now(self) -> datetime:
         """The present instant, UTC."""
@@ -151,6 +163,14 @@ class Desk:
                 self._tokenizers.clear()
             name = self._tokenizers[model] = encoding_for(model or "") or "estimate"
         return name
+
+    def payload(self, facts: RequestFacts) -> str:
+        """A keyed hash of a request. The ids of calls are of this process, and so is the key: nobody else asks for the
+        same hold."""
+        path = facts.path.encode("utf-8", "surrogatepass")
+        found = blake2b(len(path).to_bytes(8, "big") + path, digest_size=_PAYLOAD_BYTES, key=self._key)
+        found.update(facts.body)
+        return found.hexdigest()
 
     def run(self, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
         """Does some work in another thread: a ledger's own thread must not be kept busy."""

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from typing import Final
 
+from tallystick.metering.handover import awaitable
 from tallystick.metering.leave import Leave
 
 GROW_WAIT: Final = 5.0
@@ -29,15 +30,16 @@ class Growth:
         self._asked: Future[int] | None = None
         self.pause: Future[int] | None = None
 
-    def exceeds(self, made: int, wanted: int) -> bool:
-        """Whether the stream has to end: it has made so many tokens, and with the next piece they would be `wanted`.
-        From four fifths of what is held it asks for more."""
+    def exceeds(self, made: int, wanted: int, least: int) -> bool:
+        """Whether the stream has to end: it has made `made` tokens at the most and `least` at the least, and with the
+        next piece they would be `wanted`. From four fifths of what is held it asks for more."""
         held = self._leave.covered
         if held is None or wanted <= held * 4 // 5:
             return False
         if self._longest is not None and self._longest <= held:
-            # The provider itself ends the answer within what is held.
-            return made > held
+            # The provider itself ends the answer within what is held; one whose tokens can only be estimated here may
+            # look longer than it is.
+            return least > held
         asked = self._asked
         if asked is None or asked.done():
             asked = self._asked = self._leave.grow(max(2 * held, wanted))
@@ -56,6 +58,6 @@ class Growth:
 
 async def grown(pause: Future[int]) -> None:
     """Waits for a hold to grow, without blocking the loop; whether it did is for the next piece to find out."""
-    waiting = asyncio.wrap_future(pause)
+    waiting = awaitable(pause)
     waiting.add_done_callback(lambda future: future.cancelled() or future.exception())
     await asyncio.wait([waiting], timeout=GROW_WAIT)

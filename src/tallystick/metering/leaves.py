@@ -12,7 +12,8 @@ import msgspec
 from tallystick.errors import TallyError, UnpricedError
 from tallystick.ledger.budget import Budget
 from tallystick.ledger.entry import Entry
-from tallystick.ledger.hold import Ask, Granted, Refused, Stale
+from tallystick.ledger.hold import Ask, Claim, Granted, Refused, Stale
+from tallystick.ledger.promise import Promise
 from tallystick.metering.bounding import (
     Priced,
     find_card,
@@ -22,7 +23,7 @@ from tallystick.metering.bounding import (
     traits_of,
 )
 from tallystick.metering.claims import Account, Attributes, Bound, Matcher, settlement
-from tallystick.metering.desk import Desk, refusal_words
+from tallystick.metering.desk import Desk
 from tallystick.metering.leave import Admitted, Denied, Who
 from tallystick.metering.passes import Answer, charged, done, unpriced
 from tallystick.metering.sites import Lesson, Site
@@ -68,6 +69,21 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     bears: Callable[[frozenset[str]], Attributes]
 
 
+class _Answered(Promise[Answer]):
+    """The answer of a leave; who does not want to know it any more gives the leave up."""
+
+    def __init__(self, given_up: Callable[[], None]) -> None:
+        super().__init__()
+        self._given_up = given_up
+
+    def cancel(self) -> bool:
+        before = self.done()
+        cancelled = super().cancel()
+        if cancelled and not before:
+            self._given_up()
+        return cancelled
+
+
 class HeldLeave:
     """The leave of a call that hard budgets concern; `accounts` are those of the budgets of a version.
 
@@ -82,7 +98,7 @@ class HeldLeave:
         self._version = version
         self._accounts = accounts
         self._hard = hard(accounts)
-        self._future: Future[Answer] = Future()
+        self._future = _Answered(self._dropped)
         self._gone = False
         self._found: Found | UnpricedError | None = None
         self._site = _STRANGER
@@ -91,6 +107,7 @@ class HeldLeave:
         self._deadline = 0.0
         self._counted: int | None = None
         self._asked: Ask | None = None
+        self._free: tuple[int, ...] = ()
         self._granted: Granted | None = None
         self._thoughts = 0
         self._covered: int | None = None
@@ -101,7 +118,6 @@ class HeldLeave:
     def ask(self) -> Future[Answer]:
         """Holds what the call can cost at most. What takes long, such as loading a tokenizer, is done in another
         thread, because the caller's may be an event loop. Cancelling the future gives everything back."""
-        self._future.add_done_callback(self._told)
         if self._call.facts.body_bytes <= INLINE_BYTES and self._desk.warm(self._call.facts):
             self._safely(self._begin)
         else:
@@ -161,9 +177,8 @@ class HeldLeave:
 
     # What comes before the first ask.
 
-    def _told(self, future: Future[Answer]) -> None:
-        if future.cancelled():
-            self._desk.run(self._forget, self._not_written)
+    def _dropped(self) -> None:
+        self._desk.run(self._forget, self._not_written)
 
     def _forget(self) -> None:
         """Nobody waits for the answer any more."""
@@ -201,7 +216,7 @@ class HeldLeave:
     def _enter(self) -> None:
         """Goes on, unless another call of the site is about to teach how much input the provider sees, and there is not
         room enough not to care."""
-        if not self._site.learned and not self._ample(self._bound(self._count(), self._output(roomy=False))):
+        if not self._site.learned and self._ample(self._bound(self._count(), self._output(roomy=False))) is None:
             self._desk.sites.key_again()
             self._find_site()
             self._desk.sites.ask_ledger(self._name, self._site)
@@ -230,8 +245,9 @@ class HeldLeave:
         tokens = site.input(quick_input(facts)) if plain else site.input(self._count())
         for roomy in (True, False):
             bound = self._bound(tokens, self._output(roomy=roomy))
-            if self._ample(bound):
-                self._authorise(bound, least=bound.output, wait=0.0, last=False)
+            claims = self._ample(bound)
+            if claims is not None:
+                self._authorise(bound, claims, least=bound.output, wait=0.0)
                 return
         self._last()
 
@@ -239,7 +255,9 @@ class HeldLeave:
         """The second ask: everything counted, capped to what there is, and worth waiting for."""
         bound = self._bound(self._site.input(self._count()), self._output(roomy=False))
         wait = max(0.0, self._deadline - self._desk.monotonic())
-        self._authorise(bound, least=min(FLOOR * self._call.facts.answers, bound.output), wait=wait, last=True)
+        least = min(FLOOR * self._call.facts.answers, bound.output)
+        self._free = ()
+        self._authorise(bound, tuple([one.claim(bound) for one in self._hard]), least=least, wait=wait, last=True)
 
     # What the call may cost.
 
@@ -281,30 +299,38 @@ class HeldLeave:
             return Bound(pico=None, pico_per_output=0, input=tokens, output=output)
         return rates.bound(tokens, output)
 
-    def _ample(self, bound: Bound) -> bool:
+    def _ample(self, bound: Bound) -> tuple[Claim, ...] | None:
+        """The claims of a call with this bound, where every account has ample room for it."""
+        claims, room = [], []
         for account in self._hard:
             free = self._desk.free(account)
-            if free is None or free < AMPLE * account.claim(bound).amount(bound.output):
-                return False
-        return True
+            claim = account.claim(bound)
+            if free is None or free < AMPLE * claim.amount(bound.output):
+                return None
+            claims.append(claim)
+            room.append(free)
+        self._free = tuple(room)
+        return tuple(claims)
 
     # Asking.
 
-    def _authorise(self, bound: Bound, *, least: int, wait: float, last: bool) -> None:
+    def _authorise(
+        self, bound: Bound, claims: tuple[Claim, ...], *, least: int, wait: float, last: bool = False
+    ) -> None:
         if bound.pico is None and any(one.budget.unit == "usd" for one in self._hard):
             why = self._found if isinstance(self._found, UnpricedError) else UnpricedError("It has no rate.")
             self._deny(unpriced(self._call.facts, why, self._hard))
             return
-        claims = tuple([account.claim(bound) for account in self._hard])
+        output = bound.output
         if not any(claim.per_output for claim in claims):
-            bound, least = msgspec.structs.replace(bound, output=0), 0
+            output = least = 0
         facts = self._call.facts
         ask = Ask(
             hold_id=self._call.call_id,
             claims=claims,
-            output=bound.output,
+            output=output,
             least=least,
-            payload=self._desk.sites.digest(facts.path.encode("utf-8", "surrogatepass"), facts.body),
+            payload=self._desk.payload(facts),
             version=self._version,
             expires_at=self._desk.now() + EXPIRES,
             unlearned=not self._site.learned or self._traits.remembered,
@@ -361,7 +387,8 @@ class HeldLeave:
 
     def _admit(self, ask: Ask, granted: Granted) -> None:
         facts = self._call.facts
-        self._desk.flying(ask.claims, granted.output, 1)
+        output = granted.output
+        self._desk.flying(ask.claims, output, 1)
         self._granted, self._asked = granted, ask
         if self._gone:
             # Given back by another thread in this moment.
@@ -369,20 +396,21 @@ class HeldLeave:
             return
         limited = any(claim.per_output for claim in ask.claims)
         if limited and not silent(facts):
-            self._covered = max(granted.output - self._thoughts, min(FLOOR, granted.output))
-        capped = granted.output < ask.output
+            self._covered = max(output - self._thoughts, min(FLOOR, output))
+        capped = output < ask.output
         sets = limited and facts.api.endswith(_SETTABLE) and ask.output > 0
         # A stream without a maximum grows with its hold, unless room is short or the site is not known yet.
         whole = facts.max_output is None and (not facts.stream or ask.unlearned)
-        most = max(1, granted.output // facts.answers) if sets and (capped or whole) else None
-        budget, remaining = self._tightest()
+        most = max(1, output // facts.answers) if sets and (capped or whole) else None
+        budget, remaining = self._tightest(ask, output)
         self._answer(Admitted(max_output=most, capped=capped, budget=budget, remaining=remaining))
 
-    def _tightest(self) -> tuple[Budget | None, int | None]:
-        """The budget that has the smallest share of its limit left, and how much that is."""
+    def _tightest(self, ask: Ask, output: int) -> tuple[Budget | None, int | None]:
+        """The budget that has the smallest share of its limit left beside this call, and how much that is."""
         found: tuple[float, Budget, int] | None = None
-        for account in self._hard:
-            free = self._desk.free(account)
+        for number, account in enumerate(self._hard):
+            # With ample room it was seen a moment ago.
+            free = self._free[number] - ask.claims[number].amount(output) if self._free else self._desk.free(account)
             if free is not None:
                 share = free / max(1, account.budget.limit)
                 if found is None or share < found[0]:
@@ -394,7 +422,7 @@ class HeldLeave:
         account = places.get((refused.budget_id, refused.value))
         after = self._desk.retry_after(refused, account)
         budget = None if account is None else account.budget
-        self._deny(Denied(message=refusal_words(budget, refused, after), refused=refused, retry_after=after))
+        self._deny(Denied(message=self._desk.refusal(budget, refused, after), refused=refused, retry_after=after))
 
     def _unavailable(self, error: BaseException) -> None:
         """The ledger cannot be asked: one budget that fails closed is enough to refuse."""

@@ -6,7 +6,6 @@ import copy
 import os
 import re
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
@@ -16,12 +15,12 @@ import msgspec
 
 from tallystick.catalog.catalog import Catalog
 from tallystick.errors import TallyError
-from tallystick.ledger.ids import new_call_id
 from tallystick.ledger.intents import Intents
 from tallystick.ledger.ledger import Ledger
 from tallystick.metering import reaper
 from tallystick.metering.bench import Bench
 from tallystick.metering.callmeter import CallMeter
+from tallystick.metering.entropy import call_id
 from tallystick.metering.faults import Faults
 from tallystick.metering.leave import Admission, Who
 from tallystick.metering.outgoing import wants_usage
@@ -59,7 +58,7 @@ class Meter:
         spool: Spool | None = None,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
-        ids: Callable[[], str] = new_call_id,
+        ids: Callable[[], str] = call_id,
         source: str = "client",
         stream_usage: bool | None = None,
         on_fault: Callable[[str, Exception], object] | None = None,
@@ -73,7 +72,6 @@ class Meter:
         self._stream_usage = stream_usage
         self._block: Block | None = None
         self._provider: str | None = None
-        self._calls: weakref.WeakSet[CallMeter] = weakref.WeakSet()
 
     @property
     def ledger(self) -> Ledger:
@@ -127,11 +125,31 @@ class Meter:
             self._bench.faults.add("call", error, "A call was not metered.")
             return None
 
+    def gather(self, later: Callable[[float, Callable[[], object]], object]) -> None:
+        """From now on calls that end on this thread wait for no ledger: their entries are kept where a killed process
+        leaves them behind, and are handed over together a little later. `later` calls something on this thread after
+        so many seconds, as an event loop's `call_later` does. Without `intents` nothing changes."""
+        from tallystick.metering.basket import Basket
+
+        self._bench.basket = Basket(self._bench, later)
+
+    def recover(self) -> None:
+        """Enters the calls that had ended when a process of this ledger was killed. Blocks. Raises LedgerError."""
+        from tallystick.metering.repair import recover
+
+        if self._bench.intents is not None:
+            recover(self._bench.ledger, self._bench.intents.folder)
+
     def close(self) -> None:
         """Settles the calls that are still open. The ledger is the caller's to close."""
+        basket, self._bench.basket = self._bench.basket, None
+        if basket is not None:
+            basket.hand_over()
         reaper.drain()
-        for call in list(self._calls):
-            call.close("cancelled")
+        for reference in list(self._bench.open.values()):
+            call = reference()
+            if call is not None:
+                call.close("cancelled")
         for plan in self._bench.waiting():
             CallMeter(self._bench, plan).unfetched()
         # A call leaves the calls in flight when it is written, not when it is handed to the ledger.
@@ -151,9 +169,7 @@ class Meter:
         return self._made(msgspec.structs.replace(plan, begun=msgspec.structs.replace(plan.begun, facts=facts)))
 
     def _made(self, plan: Plan) -> CallMeter:
-        call = CallMeter(self._bench, plan)
-        self._calls.add(call)
-        return call
+        return CallMeter(self._bench, plan)
 
     def _call(
         self,
@@ -177,13 +193,13 @@ class Meter:
             who = msgspec.structs.replace(who, trace_id=trace[0], span_id=trace[1])
         if who.context:
             facts = msgspec.structs.replace(facts, context={**facts.context, **who.context})
-        call_id, at = bench.ids(), bench.now()
+        name, at = bench.ids(), bench.now()
         leave = bench.plain_leave
         if bench.admission is not None:
-            leave = bench.admission.leave(call_id, facts, who, at)
+            leave = bench.admission.leave(name, facts, who, at)
         retry = headers.get(_RETRY)
         plan = Plan(
-            begun=Begun(call_id=call_id, facts=facts, who=who, started_at=at, source=bench.source),
+            begun=Begun(call_id=name, facts=facts, who=who, started_at=at, source=bench.source),
             leave=leave,
             scope=scope,
             url=url,

@@ -4,11 +4,13 @@ share with those for which money is held."""
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tallystick.errors import UnpricedError
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.hold import Settlement
+from tallystick.ledger.promise import Promise
+from tallystick.metering.bench import ADMITTED
 from tallystick.metering.claims import Account, settlement
 from tallystick.metering.desk import Desk, nobody
 from tallystick.metering.leave import Admitted, Denied
@@ -24,13 +26,9 @@ _T = TypeVar("_T")
 
 def done(value: _T) -> Future[_T]:
     """A future that is done."""
-    future: Future[_T] = Future()
+    future: Future[_T] = Promise()
     future.set_result(value)
     return future
-
-
-_AT_ONCE: Final[Future[Answer]] = done(Admitted())
-"""Shared: nobody can change a future that is done."""
 
 
 class FreeLeave:
@@ -45,7 +43,7 @@ class FreeLeave:
 
     def ask(self) -> Future[Answer]:
         """Done at once."""
-        return _AT_ONCE
+        return ADMITTED
 
     def grow(self, output: int) -> Future[int]:
         """Nothing limits it."""
@@ -73,7 +71,7 @@ class CountedLeave:
 
     def ask(self) -> Future[Answer]:
         """Done at once."""
-        return _AT_ONCE
+        return ADMITTED
 
     def grow(self, output: int) -> Future[int]:
         """Nothing limits it."""

@@ -17,7 +17,7 @@ from tallystick.ledger.entry import Entry
 from tallystick.ledger.hold import Ask, Refused, Stale
 from tallystick.metering.budgets import find_budget
 from tallystick.metering.claims import Account, Bound, attributes, settlement, stretch, value_for
-from tallystick.metering.desk import Desk, refusal_words
+from tallystick.metering.desk import Desk
 from tallystick.metering.leaves import EXPIRES, TRIES
 from tallystick.metering.run import money
 
@@ -124,7 +124,7 @@ class Hold:
 
 def _exceeded(desk: Desk, budget: Budget, account: Account, refused: Refused) -> BudgetExceeded:
     after = desk.retry_after(refused, account)
-    return BudgetExceeded(refusal_words(budget, refused, after), money="Nothing was held.")
+    return BudgetExceeded(desk.refusal(budget, refused, after), money="Nothing was held.")
 
 
 class RunBudget:

@@ -11,12 +11,13 @@ import msgspec
 
 from tallystick.catalog.catalog import Catalog
 from tallystick.core.usage import Usage
-from tallystick.errors import ConflictError
+from tallystick.errors import ConflictError, LedgerCorrupt
 from tallystick.ledger.entry import Entry
-from tallystick.ledger.intents import SUFFIX, InFlight, leftovers
+from tallystick.ledger.intents import SUFFIX, InFlight, ended, leftovers
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.query import Query
 from tallystick.metering.claims import Account, Matcher, attributes, settlement
+from tallystick.metering.finished import unpack
 from tallystick.metering.rating import Call, rate_reading
 from tallystick.metering.spool import read_spool, spool_files
 from tallystick.wire.reading import Reading
@@ -26,13 +27,15 @@ _TAKEN: Final = ".taken"
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """What a repair did: `cut` calls of killed processes were entered, as were `spooled` entries that the ledger could
-    not take before; `known` were there already; `unread` lines are broken and stay in their files."""
+    """What a repair did: `cut` calls of killed processes were entered, as were those that had `ended` and were on their
+    way to the ledger, and `spooled` entries that the ledger could not take before; `known` were there already;
+    `unread` are broken: lines stay in their files."""
 
     cut: int = 0
     spooled: int = 0
     known: int = 0
     unread: int = 0
+    ended: int = 0
 
 
 def repair(
@@ -43,17 +46,59 @@ def repair(
     everything stays where it is."""
     cut = known = 0
     with leftovers(place.with_name(place.name + SUFFIX)) as flights:
+        done = [flight for flight in flights if flight.record is not None]
         for flight in flights:
+            if flight.record is not None:
+                continue
             if next(iter(ledger.read(Query(call_id=flight.call_id))), None) is not None:
                 known += 1
                 continue
             ledger.append([entry_of_flight(flight, catalog(), now)], durable=True)
             cut += 1
-    spooled = unread = 0
+        finished, there, unread = _enter_ended(ledger, done)
+        known += there
+    spooled = 0
     for file in spool_files(spool):
         written, there, broken = _take(ledger, file)
         spooled, known, unread = spooled + written, known + there, unread + broken
-    return Repaired(cut, spooled, known, unread)
+    return Repaired(cut, spooled, known, unread, finished)
+
+
+def recover(ledger: Ledger, folder: Path) -> int:
+    """Enters the calls that had ended when their process was killed, and were on their way to the ledger: what every
+    opening of a ledger should do first. `folder` is that of the calls in flight. Returns how many are new; those that
+    were cut stay for `repair`. Raises LedgerError when the ledger cannot be written; then everything stays."""
+    if not folder.is_dir():
+        return 0
+    with ended(folder) as flights:
+        return _enter_ended(ledger, flights)[0] if flights else 0
+
+
+def _enter_ended(ledger: Ledger, flights: Sequence[InFlight]) -> tuple[int, int, int]:
+    """Enters the entries that slots have kept: how many are new, were known, or cannot be read."""
+    written = known = unread = 0
+    matcher: Matcher | None = None
+    for flight in flights:
+        try:
+            entry = unpack(flight.record or b"")
+        except LedgerCorrupt:
+            unread += 1
+            continue
+        matcher = matcher or Matcher(ledger.budgets())
+        new, there = _settle(ledger, matcher, entry)
+        written, known = written + new, known + there
+    return written, known, unread
+
+
+def _settle(ledger: Ledger, matcher: Matcher, entry: Entry) -> tuple[int, int]:
+    """Enters a call and charges its budgets: whether it is new, or was known."""
+    if next(iter(ledger.read(Query(call_id=entry.call_id))), None) is not None:
+        return 0, 1
+    try:
+        receipt = ledger.settle(entry, settlement(entry, _accounts(matcher, entry)), durable=True).result()
+    except ConflictError:
+        return 0, 1
+    return receipt.written, receipt.known
 
 
 def entry_of_flight(flight: InFlight, catalog: Catalog, now: datetime) -> Entry:
@@ -112,13 +157,8 @@ def _take(ledger: Ledger, file: Path) -> tuple[int, int, int]:
         found, unread = read_spool(data)
         written = known = 0
         for entry in found:
-            try:
-                receipt = ledger.settle(entry, settlement(entry, _accounts(matcher, entry)), durable=True).result()
-            except ConflictError:
-                known += 1
-            else:
-                written += receipt.written
-                known += receipt.known
+            new, there = _settle(ledger, matcher, entry)
+            written, known = written + new, known + there
         # A process that had the file open before it was taken may have added a line since.
         if taken.stat().st_size == len(data):
             break

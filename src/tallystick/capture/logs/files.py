@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from io import FileIO
 from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -119,7 +120,7 @@ def _inside(base: str, link: str) -> bool:
 def opened(file: LogFile) -> BinaryIO:
     """The file, open for reading. Raises OSError, also where it has become something else than a regular file."""
     descriptor = os.open(file.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    stream = os.fdopen(descriptor, "rb", buffering=0)
+    stream = FileIO(descriptor)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         stream.close()
         raise OSError(0, "not a regular file", file.path)

@@ -118,6 +118,7 @@ def spend(desk: Desk, asked: Asked) -> tuple[int, dict[str, Any]]:
         model=asked.get("model"),
         tags=asked.tags(),
         breakdown=asked.get("breakdown"),
+        spread=asked.get("spread"),
         catalog=desk.catalog(),
     )
     return 200, {"schema": SCHEMA, **found.to_json()}

@@ -13,6 +13,7 @@ from tallystick.insight.api_rows import budget_json, hold_json
 from tallystick.insight.when import length_of
 from tallystick.ledger.budget import Budget
 from tallystick.ledger.entry import SCHEMA
+from tallystick.metering.advisory import advisory, open_tags
 from tallystick.metering.budgets import put, standings
 from tallystick.metering.rules import make_budget, parse_limit
 
@@ -20,7 +21,8 @@ from tallystick.metering.rules import make_budget, parse_limit
 def budgets(desk: Desk, asked: Asked) -> tuple[int, dict[str, Any]]:
     """All budgets."""
     del asked
-    found = [_row(desk, one) for one in desk.ledger.budgets().budgets]
+    opened = open_tags(desk.ledger, desk.now())
+    found = [_row(desk, one, opened) for one in desk.ledger.budgets().budgets]
     return 200, {"schema": SCHEMA, "budgets": found}
 
 
@@ -91,9 +93,10 @@ def _named(desk: Desk, name: str) -> Budget:
     return listed[name]
 
 
-def _row(desk: Desk, one: Budget) -> dict[str, Any]:
-    return budget_json(one, standings(desk.ledger, one, desk.now()))
+def _row(desk: Desk, one: Budget, opened: frozenset[str]) -> dict[str, Any]:
+    row = budget_json(one, standings(desk.ledger, one, desk.now()))
+    return {**row, "advisory": list(advisory(one, opened))}
 
 
 def _page(desk: Desk, one: Budget, status: int = 200) -> tuple[int, dict[str, Any]]:
-    return status, {"schema": SCHEMA, "budget": _row(desk, one)}
+    return status, {"schema": SCHEMA, "budget": _row(desk, one, open_tags(desk.ledger, desk.now()))}

@@ -101,6 +101,7 @@ TABLE: Final = (
             Param("per", "Split by calendar period, five-hour block or run.", choices=PER),
             SINCE, UNTIL, TZ, MODEL, TAG,
             Param("breakdown", "Tokens and cost by kind; reads every call.", "flag", default=False),
+            Param("spread", "Percentiles of cost, latency and time to first token.", "flag", default=False),
         ),
     ),
     Route("GET", ("budgets",), "listBudgets", "All budgets with their accounts.", limits.budgets, "Budgets"),

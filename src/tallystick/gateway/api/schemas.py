@@ -123,6 +123,7 @@ def _budget() -> Shape:
             "raised_by": ref("Amount"),
             "raised_until": maybe(INSTANT),
             "accounts": each(account),
+            "advisory": each(TEXT),
         }
     )
 
@@ -188,6 +189,7 @@ def shapes() -> dict[str, Shape]:
         "total": ref("Total"),
         "rows": each(ref("Total")),
         **dict.fromkeys(("runs", "runs_not_owed", "detail"), maybe(ANYTHING)),
+        "spreads": maybe(each(ANYTHING)),
     }
     told = {"type": TEXT, "message": TEXT, "what": TEXT, "money": maybe(TEXT), "todo": maybe(TEXT)}
     return {

@@ -109,14 +109,22 @@ BEGIN
     SELECT json_agg(json_build_array(id, places)) INTO others FROM waiter WHERE owner <> me;
 END $$;
 
--- Ends work on holds: writes what was changed, all of it JSON lists or null: rows of holds that are not there yet, of
--- those that are, and of accounts; numbers of asks whose wait is over, and new ones that wait (seconds, places), whose
--- numbers it returns. With `wake` the others are told to look again. Whoever has not got the lock names the turn he has
--- worked from; where that is over nothing is written, and `turn` comes back null.
+-- Ends work on holds: writes what was changed. Rows of holds that are not there yet and of those that are come as arrays,
+-- a column each, those that are only given back as an array of their ids; `changed_accounts` is a JSON list of rows; then
+-- numbers of asks whose wait is over, and new ones that wait (seconds, places), JSON lists, whose numbers it returns. What
+-- there is nothing of is null. With `wake` the others are told to look again. Whoever has not got the lock names the turn he
+-- has worked from; where that is over nothing is written, and `turn` comes back null.
 CREATE FUNCTION write_holds(
-    me text, worked_from bigint, beat boolean, new_holds text, changed_holds text, changed_accounts text, served text,
-    waiters text, wake boolean, OUT turn bigint, OUT numbers text
-) LANGUAGE plpgsql SET enable_seqscan TO off AS $$
+    me text, worked_from bigint, beat boolean,
+    new_ids text[], new_states smallint[], new_owners text[], new_authorised bigint[], new_expires bigint[],
+    new_outputs bigint[], new_unlearned smallint[], new_payloads text[], new_parts text[], new_settlements text[],
+    ids text[], states smallint[], owners text[], expires bigint[], outputs bigint[], all_parts text[],
+    settlements text[],
+    given_back text[], changed_accounts text, served text, waiters text, wake boolean,
+    OUT turn bigint, OUT numbers text
+) LANGUAGE plpgsql
+-- A few rows are found by their ids, however large the table has become and whatever the planner thinks of it.
+SET enable_seqscan TO off SET enable_hashjoin TO off SET enable_mergejoin TO off AS $$
 BEGIN
     IF worked_from IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock(1413565529, 5);
@@ -141,20 +149,25 @@ BEGIN
             settled = excluded.settled, suspect = excluded.suspect, held = excluded.held,
             unlearned = excluded.unlearned, overdraft = excluded.overdraft;
     END IF;
-    IF new_holds IS NOT NULL THEN
+    IF new_ids IS NOT NULL THEN
         INSERT INTO hold (
             hold_id, state, owner, authorised_us, expires_us, output, unlearned, payload, parts, settlement
         )
-        SELECT
-            one ->> 0, (one ->> 1)::smallint, one ->> 2, (one ->> 3)::bigint, (one ->> 4)::bigint,
-            (one ->> 5)::bigint, (one ->> 6)::smallint, one ->> 7, one ->> 8, one ->> 9
-        FROM json_array_elements(new_holds::json) WITH ORDINALITY AS listed (one, place) ORDER BY place;
+        SELECT * FROM unnest(
+            new_ids, new_states, new_owners, new_authorised, new_expires, new_outputs, new_unlearned, new_payloads,
+            new_parts, new_settlements
+        );
     END IF;
-    IF changed_holds IS NOT NULL THEN
+    IF ids IS NOT NULL THEN
         UPDATE hold SET
-            state = (one ->> 1)::smallint, owner = one ->> 2, expires_us = (one ->> 4)::bigint,
-            output = (one ->> 5)::bigint, parts = one ->> 8, settlement = one ->> 9
-        FROM json_array_elements(changed_holds::json) AS one WHERE hold_id = one ->> 0;
+            state = one.state, owner = one.owner, expires_us = one.expires_us, output = one.output, parts = one.parts,
+            settlement = one.settlement
+        FROM unnest(ids, states, owners, expires, outputs, all_parts, settlements)
+            AS one (hold_id, state, owner, expires_us, output, parts, settlement)
+        WHERE hold.hold_id = one.hold_id;
+    END IF;
+    IF given_back IS NOT NULL THEN
+        UPDATE hold SET state = 2 WHERE hold_id = ANY(given_back);
     END IF;
     IF served IS NOT NULL THEN
         DELETE FROM waiter WHERE id IN (SELECT json_array_elements_text(served::json)::bigint);

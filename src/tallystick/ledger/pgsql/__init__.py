@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Final
 
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-_MIGRATIONS: Final = ("0001_ledger.sql", "0002_holds.sql")
+_MIGRATIONS: Final = ("0001_ledger.sql", "0002_holds.sql", "0003_spreads.sql")
 _QUERIES: Final = ("queries.sql", "holds.sql")
 
 VERSION: Final = len(_MIGRATIONS)

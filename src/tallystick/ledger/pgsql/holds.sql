@@ -4,7 +4,9 @@
 SELECT turn, version, holds, accounts, others FROM open_holds(%s, %s, %s);
 
 -- name: write_holds
-SELECT turn, numbers FROM write_holds(%s, %s, %s, %s, %s, %s, %s, %s, %s);
+SELECT turn, numbers FROM write_holds(
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
+);
 
 -- name: write_holds_and_calls
 SELECT turn, numbers, CASE WHEN turn IS NOT NULL THEN write_calls(
@@ -14,7 +16,9 @@ SELECT turn, numbers, CASE WHEN turn IS NOT NULL THEN write_calls(
     %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::integer[], %s::integer[],
     %s::uuid[], %s::integer[], %s::integer[], %s::text[], %s::bigint[]
 ) END
-FROM write_holds(%s, %s, %s, %s, %s, %s, %s, %s, %s);
+FROM write_holds(
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
+);
 
 -- name: turn
 SELECT last_value FROM hold_turn;

@@ -12,6 +12,7 @@ SELECT write_calls(
     %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[],
     %s::smallint[], %s::smallint[], %s::smallint[], %s::bigint[], %s::integer[], %s::bigint[], %s::bigint[],
     %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::integer[], %s::integer[],
+    %s::bigint[], %s::bigint[],
     %s::uuid[], %s::integer[], %s::integer[], %s::text[], %s::bigint[]
 );
 
@@ -93,7 +94,7 @@ SELECT 1 FROM batch WHERE writer_id = %s AND batch_no = %s AND batch_hash = %s;
 -- name: copy_moves
 COPY move (
     batch, quarter, day, month, label, run, source, sign, status, quality, owed, unpriced, cost_micro, cost_pico,
-    input, cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning
+    input, cache_read, cache_write, cache_write_5m, cache_write_1h, output, reasoning, latency_us, ttft_us
 ) FROM STDIN;
 
 -- name: add_move_kinds
@@ -293,3 +294,24 @@ DELETE FROM state WHERE namespace = %s AND key = %s;
 
 -- name: all_state
 SELECT key, value FROM state WHERE namespace = %s ORDER BY key;
+
+-- name: spread_moves
+SELECT day, dimension, sign, status, unpriced, cost_micro, cost_pico, latency_us, ttft_us
+FROM move JOIN label ON label.id = move.label WHERE status <> 4 AND batch = ANY(%s);
+
+-- name: spread_moves_of_days
+SELECT day, dimension, sign, status, unpriced, cost_micro, cost_pico, latency_us, ttft_us
+FROM move JOIN label ON label.id = move.label WHERE status <> 4 AND day >= %s AND day < %s;
+
+-- name: spread_rows_of
+SELECT spread.measure, spread.day, spread.dimension, spread.body
+FROM unnest(%s::smallint[], %s::integer[], %s::bigint[]) AS wanted (measure, day, dimension)
+JOIN spread USING (measure, day, dimension);
+
+-- name: put_spread_rows
+INSERT INTO spread (measure, day, dimension, body)
+SELECT * FROM unnest(%s::smallint[], %s::integer[], %s::bigint[], %s::bytea[])
+ON CONFLICT (measure, day, dimension) DO UPDATE SET body = excluded.body;
+
+-- name: spread_rows
+SELECT day, dimension, body FROM spread WHERE measure = %s AND day >= %s AND day < %s;

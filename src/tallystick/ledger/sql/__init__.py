@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-_MIGRATIONS: Final = ("0001_ledger.sql", "0002_holds.sql")
+_MIGRATIONS: Final = ("0001_ledger.sql", "0002_holds.sql", "0003_spreads.sql")
 _QUERIES: Final = ("queries.sql", "holds.sql")
 
 VERSION: Final = len(_MIGRATIONS)
@@ -42,4 +42,5 @@ def _statements(script: str) -> list[str]:
 
 
 def _read(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    # importlib.resources would cost a command line more time than reading the file does.
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")

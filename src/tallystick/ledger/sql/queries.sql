@@ -144,3 +144,13 @@ SELECT key, value FROM state WHERE namespace = ? ORDER BY key;
 -- name: joined_into
 SELECT entry.call_id FROM entry JOIN entry AS holder ON holder.seq = entry.holder
 WHERE holder.call_id = ? AND entry.joined_us IS NOT NULL ORDER BY entry.seq;
+
+-- name: spread_row
+SELECT body FROM spread WHERE measure = ? AND day = ? AND part = ?;
+
+-- name: put_spread_row
+INSERT INTO spread (measure, day, part, body) VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET body = excluded.body;
+
+-- name: spread_rows
+SELECT day, body FROM spread WHERE measure = ? AND day >= ? AND day < ?;
