@@ -10,6 +10,7 @@ PINS := pyproject.toml constraints.txt
 WORKERS ?= 2
 LITELLM := 1.109.1
 GENAI := 0.2.3
+TENSORZERO := 2026.6.0
 OPENAI := 3.54.0
 ROUNDS ?= 50
 MINUTES ?= 10
@@ -17,7 +18,7 @@ REQUESTS ?= 100000
 SMALL := agentbudget==0.4.0 floe-guard==0.25.2 agent-budget-guard==0.2.0 tokenbudget==0.1.2 openai==3.54.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format mutants bench bench-capture bench-gateway matrix bench-budgets chaos soak fuzz screenshots catalog constraints clean
+.PHONY: help run test lint format mutants bench bench-capture bench-gateway bench-dashboard matrix bench-budgets chaos soak fuzz screenshots catalog constraints clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
@@ -101,12 +102,21 @@ bench-budgets: $(VENV)/.tools build/peers/budgets/bin/python build/peers/litellm
 	@$(BIN)/python benchmarks/gateway_budgets.py
 	@$(BIN)/python benchmarks/budget_trace.py
 
-build/peers/tensorzero/bin/python:
+build/peers/tensorzero/.made:
 	@$(PYTHON) -m venv build/peers/tensorzero
-	@$@ -m pip install -qq --disable-pip-version-check tensorzero
+	@build/peers/tensorzero/bin/python -m pip install -qq --disable-pip-version-check tensorzero==$(TENSORZERO)
+	@touch $@
 
-bench-gateway: $(VENV)/.tools build/peers/tensorzero/bin/python ## what a request and a chunk cost through gateways
+build/peers/litellm-proxy/.made:
+	@$(PYTHON) -m venv build/peers/litellm-proxy
+	@build/peers/litellm-proxy/bin/python -m pip install -qq --disable-pip-version-check 'litellm[proxy]==1.106.2'
+	@touch $@
+
+bench-gateway: $(VENV)/.tools build/peers/tensorzero/.made build/peers/litellm-proxy/.made ## what a request and a chunk cost, beside nginx (where installed), TensorZero, LiteLLM
 	@$(BIN)/python benchmarks/gateway.py
+
+bench-dashboard: $(VENV)/.tools ## every page and the usual clicks over a large ledger, in a browser
+	@$(BIN)/python benchmarks/dashboard.py
 
 chaos: $(VENV)/.tools ## what is lost when processes die, disks fill up, the power goes? ROUNDS=50
 	@$(BIN)/python benchmarks/chaos.py --rounds $(ROUNDS) --power $(ROUNDS)
