@@ -1,7 +1,10 @@
+import copy
 import json
+import pickle
 from datetime import UTC, datetime
 from decimal import Decimal as D
 
+import msgspec
 import pytest
 
 from tallystick.core.cost import Cost, describe_rate
@@ -34,6 +37,32 @@ def test_what_is_left_out_is_shown():
         "total                                unknown (at least $0.0025)  sources disagree on acme/m",
     ]
     assert str(Cost((), 0)) == "total    $0.00"
+
+
+def test_a_cost_is_the_same_however_its_lines_were_given():
+    found = cost({"input": 1000, "output": 100}, {"input": Rate(D("2.50")), "output": Rate(D(10))})
+    listed = Cost(found.lines, *msgspec.structs.astuple(found)[1:])
+    assert found == listed
+    assert listed == found
+    assert hash(found) == hash(listed)
+    assert repr(found) == repr(listed)
+    assert found.columns == listed.columns == found.lines
+    assert (listed.columns.quantities, listed.columns.amounts) == ((1000, 100), (2_500_000_000, 1_000_000_000))
+    assert listed.columns.form.kinds == ("input", "output")
+    assert pickle.loads(pickle.dumps(found)) == copy.copy(found) == found
+    assert [line.kind for line in found.lines] == ["input", "output"]
+    other = msgspec.structs.replace(found, lines=found.lines[:1])
+    assert other != found
+    assert found != other
+    assert Cost((), 0).columns.lines == Cost((), 0).lines == ()
+
+
+def test_costs_share_the_form_of_their_lines():
+    card = RateCard("acme", "m", {"input": Rate(D("2.50")), "output": Rate(D(10))})
+    first, second = (price(Usage(input=count, output=1), card, at=AT) for count in (1, 2))
+    assert first.columns.form is second.columns.form
+    assert first.columns.form.shared
+    assert not price(Usage(input=1, images=1), card, at=AT).columns.form.shared
 
 
 def test_json_is_exact_text():

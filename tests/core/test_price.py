@@ -253,10 +253,22 @@ def test_plans_are_kept_but_not_without_end():
     for number in range(3 * MAX_PLANS):
         plan_for(of, 5, AT, {"service_tier": str(number)})
         assert len(of.compiled) <= MAX_PLANS
+    kinds = [f"fee:{number}" for number in range(2 * MAX_PLANS)]
+    of = card({kind: Rate(D(1), 1) for kind in kinds})
+    for number in range(2 * MAX_PLANS):
+        assert cost({"fee:0": 1, kinds[number]: 2}, of).amount == Money.usd(3 if number else 2)
+        assert len(plan_for(of, 0, AT, None).forms) <= MAX_PLANS
     of = card()
     for number in range(MAX_PLANS):
         plan_for(of, 5, AT, {"service_tier": str(number)})
     assert len(of.compiled) == MAX_PLANS == 256
+
+
+def test_only_the_prompt_decides_a_cliff():
+    of = card({"input": Rate(D(1), cliffs=(Cliff(100, D(3)),)), "output": Rate(D(1))})
+    for tokens, usd in ((100, 1), (101, 3)):
+        assert cost({"input": tokens, "output": 500}, of).lines[0].rate == usd
+        assert cost({"input": tokens}, of).lines[0].rate == usd
 
 
 def test_names_dates_and_bases_of_cards():

@@ -105,7 +105,11 @@ def test_a_budget_is_shown_with_what_is_spent_held_and_left(ledger):
     (row,) = page(ledger, "/budgets?format=json").json()["rows"]
     assert (row["spent"], row["held"], row["left"]) == ({"usd": "20"}, {"usd": "5"}, {"usd": "25"})
     assert (row["percent"], row["resets_at"]) == (40, "2026-11-21T00:00:00.000000Z")
-    assert page(ledger, "/budgets?format=csv").text.splitlines()[1].startswith("team-a,,day,team=a,usd,true,false,50.0")
+    assert (
+        page(ledger, "/budgets?format=csv")
+        .text.splitlines()[1]
+        .startswith("team-a,,day,team=a,usd,true,false,50,20,0,5,25,40,")
+    )
 
 
 def test_the_burn_down_ends_at_what_the_account_says_and_goes_on_at_its_pace(ledger):
@@ -178,7 +182,26 @@ def test_suspect_holds_come_first_and_count_as_spent(ledger):
     assert (view.standing.spent, view.standing.held) == (4 * PICO_PER_USD, 3 * PICO_PER_USD)
     said = told(page(ledger))
     assert "$3.00 suspect" in said
-    assert "tally budget holds resolve CALL --release" in said
+    assert "charge it, or give it back" in said
+
+
+@pytest.mark.parametrize(("word", "spent", "said"), [("charge", 5, "counts as spent"), ("release", 0, "given back")])
+def test_a_word_on_a_suspect_hold(word, spent, said):
+    times = [NOW.timestamp()]
+    with MemoryLedger("UTC", lambda: times[0]) as ledger:
+        budget = add(ledger, "all", "$20/day")
+        hold(ledger, budget, 5 * PICO_PER_USD)
+        assert post(ledger, {"do": word, "name": "call-held"}).status_code == 400
+        times[0] += 600
+        assert ledger.expire() == ["call-held"]
+        assert f'value="{word}"' in page(ledger).text
+        assert f'value="{word}"' not in page(ledger, read_only=True).text
+        answer = post(ledger, {"do": word, "name": "call-held"})
+        assert answer.status_code == 303
+        assert said in told(page(ledger, answer.headers["location"]))
+        assert ledger.holds("suspect") == []
+        (stand,) = standings(ledger, budget, NOW)
+        assert stand.spent == spent * PICO_PER_USD
 
 
 def test_passed_thresholds_say_when(ledger):

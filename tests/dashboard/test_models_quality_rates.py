@@ -99,7 +99,7 @@ def test_quality_counts_what_is_not_known_and_bounds_it(ledger):
             entry(5, model="nobody-knows-this"),
         ]
     )
-    found = look_quality(ledger, Query(), None)
+    found = look_quality(ledger, Query(), None, NOW)
     assert (found.sent, found.total.unpriced, found.total.lower_bound) == (5, 2, 1)
     assert found.qualities["estimated"].cost == found.qualities["lower_bound"].cost == Money.usd("0.0035")
     assert not found.clean
@@ -115,7 +115,7 @@ def test_quality_counts_what_is_not_known_and_bounds_it(ledger):
 
 def test_quality_of_a_clean_ledger_says_so(ledger):
     ledger.append([entry(1)])
-    assert look_quality(ledger, Query(), None).clean
+    assert look_quality(ledger, Query(), None, NOW).clean
     assert "every call was measured exactly and priced" in ask(ledger, "/quality").text
 
 
@@ -124,7 +124,7 @@ def test_quality_sees_what_waits_beside_the_ledger(ledger, tmp_path):
     spool = tmp_path / "ledger.db.spool"
     spool.mkdir()
     (spool / "7.jsonl").write_text("{}\n{}\n")
-    found = look_quality(ledger, Query(), tmp_path / "ledger.db.flight")
+    found = look_quality(ledger, Query(), tmp_path / "ledger.db.flight", NOW)
     assert found.missed == 2
     assert not found.clean
 

@@ -127,7 +127,7 @@ def test_uses_and_the_table_from_a_ledger():
                 tags=Tags(),
             )]
         )  # fmt: skip
-    uses = model_uses(ledger, Query())
+    uses, _ = model_uses(ledger, Query())
     assert [(use.model, use.sent, str(use.mean), use.prompt, use.answer) for use in uses] == [
         ("gpt-4o", 4, "$0.0035", 1000, 100)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -85,7 +85,57 @@ class Line(msgspec.Struct, frozen=True, gc=False):
         }
 
 
-class Cost(msgspec.Struct, frozen=True, gc=False):
+class Form(msgspec.Struct, frozen=True, gc=False):
+    """What the lines of many costs have in common: their kinds, how each is priced, and their notes. `shared` says that
+    many costs do hold this very object, so that it is worth to know it again."""
+
+    kinds: tuple[str, ...]
+    priced: tuple[PricedKind | None, ...]
+    notes: tuple[str, ...]
+    shared: bool = False
+
+
+class Columns(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """The lines of a cost side by side: their form, quantities, and amounts in picodollars. Most calls are priced and
+    written without anybody looking at a line, so lines are made when they are asked for."""
+
+    form: Form
+    quantities: tuple[int, ...]
+    amounts: tuple[int | None, ...]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines themselves."""
+        form = self.form
+        return tuple(map(Line, form.kinds, self.quantities, self.amounts, form.priced, form.notes))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the lines are the same, however each side holds them."""
+        return self.lines == (other.lines if isinstance(other, Columns) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.lines)
+
+    def __repr__(self) -> str:
+        return repr(self.lines)
+
+
+class _Held(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a cost, with its lines as they were given."""
+
+    lines: tuple[Line, ...] | Columns
+    pico: int | None
+    basis: str = "list"
+    rate_ids: tuple[str, ...] = ()
+    catalogue: str | None = None
+    notes: tuple[str, ...] = ()
+    listed_pico: int | None = None
+
+
+_held: Final = _Held.lines.__get__  # type: ignore[union-attr]
+
+
+class Cost(_Held, frozen=True, gc=False):
     """What one usage costs.
 
     `basis` is `list` (catalogue), `user` (the user's own rates) or `reported` (the provider stated it). `amount` is
@@ -94,13 +144,22 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
     Under the basis `reported` the lines are still ours, and `listed` is what they come to.
     """
 
-    lines: tuple[Line, ...]
-    pico: int | None
-    basis: str = "list"
-    rate_ids: tuple[str, ...] = ()
-    catalogue: str | None = None
-    notes: tuple[str, ...] = ()
-    listed_pico: int | None = None
+    @property  # type: ignore[misc]  # what is given as lines is kept beneath
+    def lines(self) -> tuple[Line, ...]:
+        """A line for each kind."""
+        held: tuple[Line, ...] | Columns = _held(self)
+        return held.lines if isinstance(held, Columns) else held
+
+    @property
+    def columns(self) -> Columns:
+        """The lines side by side."""
+        held: tuple[Line, ...] | Columns = _held(self)
+        if isinstance(held, Columns):
+            return held
+        if not held:
+            return _NO_COLUMNS
+        kinds, quantities, amounts, priced, notes = zip(*map(msgspec.structs.astuple, held), strict=True)
+        return Columns(Form(kinds, priced, notes), quantities, amounts)
 
     @property
     def listed(self) -> Money | None:
@@ -115,7 +174,7 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
     @property
     def known(self) -> Money:
         """The sum of the lines that have a price; the cost is at least this."""
-        return Money(sum(line.pico for line in self.lines if line.pico is not None))
+        return Money(sum([pico for pico in self.columns.amounts if pico is not None]))
 
     @property
     def unpriced(self) -> tuple[str, ...]:
@@ -144,6 +203,9 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
         return "\n".join(
             f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows
         )
+
+
+_NO_COLUMNS: Final = Columns(Form((), (), (), shared=True), (), ())
 
 
 def describe_rate(line: Line) -> str:

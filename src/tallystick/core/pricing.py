@@ -10,11 +10,12 @@ from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import Final
+from operator import mul
+from typing import Any, Final
 
 import msgspec
 
-from tallystick.core.cost import Cost, Line, PricedKind
+from tallystick.core.cost import Columns, Cost, Form, Line, PricedKind
 from tallystick.core.money import PICO_PER_USD, Money, divide_half_even
 from tallystick.core.rates import (
     ANY,
@@ -37,13 +38,15 @@ MAX_PLANS: Final = 256
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
     """A card compiled for one context, window and prompt size: how each kind is priced, and what to
-    remark. `whole` says that every kind is simply multiplied by a whole number of picodollars."""
+    remark. `whole` says that every kind is simply multiplied by a whole number of picodollars; `forms` are then the
+    forms of the costs made so far, with what to multiply by, for the kinds of their usages."""
 
     kinds: Mapping[str, PricedKind]
     notes: tuple[str, ...]
     rate_ids: tuple[str, ...]
     basis: str
     whole: bool
+    forms: dict[tuple[str, ...], tuple[Form, tuple[int, ...]]]
 
 
 def price(
@@ -60,24 +63,35 @@ def price(
     such lines are priced from the period's start and say so. Each line is rounded once, half-even, to 1e-12 USD. A kind
     without a rate gives an unpriced line and a cost whose amount is None.
     """
-    plan = plan_for(card, usage.input_tokens if card.thresholds else 0, at, context)
-    kinds = plan.kinds
+    counts: Any = usage.items()
+    shape, quantities = tuple(counts.mapping), tuple(counts.mapping.values())
+    # All kinds together are at least as many as the tokens of the prompt, and quicker to add up.
+    small = not card.thresholds or sum(quantities) < card.thresholds[0]
+    plan = plan_for(card, 0 if small else usage.input_tokens, at, context)
     if plan.whole:
         # Most calls: every kind has a rate, and a whole number of picodollars a unit.
-        try:
-            lines = [
-                Line(kind, quantity, quantity * (priced := kinds[kind]).numerator, priced, priced.note)
-                for kind, quantity in usage.items()
-            ]
-        except KeyError:
-            pass
-        else:
-            total = sum([line.pico for line in lines])  # type: ignore[misc]
-            return Cost(tuple(lines), total, plan.basis, plan.rate_ids, card.catalogue, plan.notes)
-    lines = [_line(kind, quantity, kinds.get(kind), card.plan, volume) for kind, quantity in usage.items()]
-    amounts = [line.pico for line in lines]
-    known = None if None in amounts else sum(amounts)  # type: ignore[arg-type]
-    return Cost(tuple(lines), known, plan.basis, plan.rate_ids, card.catalogue, plan.notes)
+        known = plan.forms.get(shape) or _form(plan, shape)
+        if known is not None:
+            form, rates = known
+            amounts = tuple(map(mul, quantities, rates))
+            columns = Columns(form, quantities, amounts)
+            return Cost(columns, sum(amounts), plan.basis, plan.rate_ids, card.catalogue, plan.notes)
+    lines = [_line(kind, quantity, plan.kinds.get(kind), card.plan, volume) for kind, quantity in counts]
+    picos = [line.pico for line in lines]
+    total = None if None in picos else sum(picos)  # type: ignore[arg-type]
+    return Cost(tuple(lines), total, plan.basis, plan.rate_ids, card.catalogue, plan.notes)
+
+
+def _form(plan: Plan, shape: tuple[str, ...]) -> tuple[Form, tuple[int, ...]] | None:
+    """The form of the costs of a usage with these kinds, and the rates; None where a kind has no rate."""
+    priced = [plan.kinds[kind] for kind in shape if kind in plan.kinds]
+    if len(priced) < len(shape):
+        return None
+    if len(plan.forms) >= MAX_PLANS:
+        plan.forms.clear()
+    form = Form(shape, tuple(priced), tuple([one.note for one in priced]), shared=True)
+    found = plan.forms[shape] = form, tuple([one.numerator for one in priced])
+    return found
 
 
 def reported(cost: Cost | None, amount: Money) -> Cost:
@@ -103,7 +117,8 @@ def plan_for(card: RateCard, prompt_tokens: int, at: datetime, context: Context 
     key: object = tuple(map(context.get, card.dimensions)) if context else None
     if card.stepped:
         size = sum([prompt_tokens >= first for first in card.thresholds])
-        key = key, size, tuple([_open(variant, at) for variant in card.windowed])
+        windows = tuple([_open(variant, at) for variant in card.windowed]) if card.windowed else ()
+        key = key, size, windows
     plan: Plan | None = card.compiled.get(key)
     if plan is None:
         if len(card.compiled) >= MAX_PLANS:
@@ -144,7 +159,7 @@ def _compile(card: RateCard, prompt_tokens: int, at: datetime, context: Context)
             notes = (kinds[found].note, f"at the rate of {found}")
             kinds[kind] = msgspec.structs.replace(kinds[found], note="; ".join(note for note in notes if note))
     whole = card.plan is None and all(priced.denominator == 1 and _plain(priced.rate) for priced in kinds.values())
-    return Plan(kinds, tuple(_remarks(card, context)), (card.id,), card.basis, whole)
+    return Plan(kinds, tuple(_remarks(card, context)), (card.id,), card.basis, whole, {})
 
 
 def _plain(rate: Rate) -> bool:

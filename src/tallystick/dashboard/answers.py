@@ -33,7 +33,7 @@ def as_csv(page: Page, name: str) -> Reply:
 
 
 def as_json(page: Page, asked: Asked) -> Reply:
-    """The rows, and what else the page knows, as JSON; money is decimal text, null where nothing is known."""
+    """The rows, and what else the page knows, as JSON; money is `{"usd": "..."}`, null where nothing is known."""
     question = {
         "since": None if asked.since is None else rfc3339(asked.since),
         "until": None if asked.until is None else rfc3339(asked.until),
@@ -50,7 +50,8 @@ def as_json(page: Page, asked: Asked) -> Reply:
 
 
 def _cell(value: object) -> object:
-    return value.to_decimal() if isinstance(value, Money) else value
+    """Money as a plain decimal, to its last digit that is not zero."""
+    return value.plain() if isinstance(value, Money) else value
 
 
 def _plain_map(row: Mapping[str, Any]) -> dict[str, Any]:

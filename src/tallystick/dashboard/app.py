@@ -157,8 +157,9 @@ class Dashboard:
             return as_csv(page, item or view.path.strip("/") or "now")
         if asked.format == "json":
             return as_json(page, asked)
-        title = page.title or view.title
-        return Reply(200, self._fill(page.template, room, asked=asked, view=view, title=title, **page.data))
+        live = view.live if page.live is None else page.live
+        shown = {"asked": asked, "view": view, "title": page.title or view.title, "live": live, **page.data}
+        return Reply(200, self._fill(page.template, room, **shown))
 
     def _fill(self, template: str, room: Room, **values: Any) -> bytes:
         return self._templates().fill(template, room, guarded=self._token() is not None, **values)

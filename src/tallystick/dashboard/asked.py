@@ -37,6 +37,9 @@ MOST_TEXT: Final = 256
 MOST_PAGE: Final = 100_000
 _COMMON: Final = ("period", "since", "until", "tz", "by", "compare", "sort", "page", "format")
 _KEPT: Final = ("period", "since", "until", "tz", "compare")
+_PLACES: Final = ("page", "format", "cursor")
+"""Where in a long list a page is, and how it answers: whatever else changes, these begin anew."""
+
 _FORMATS: Final = ("html", "csv", "json")
 _DAYS: Final = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 
@@ -189,9 +192,9 @@ class Asked(msgspec.Struct, frozen=True):
         return Query(since=since, until=until, tags=Tags(tags), run_id=run_id, **plain)  # type: ignore[arg-type]
 
     def url(self, path: str | None = None, **changes: object) -> str:
-        """The address of this question with other values; None takes one away. Whatever else changes, a table begins
-        again at its first page, and the answer is a page again."""
-        values = {name: value for name, value in self.given.items() if name not in ("page", "format")}
+        """The address of this question with other values; None takes one away. A list begins again
+        at its first page, and the answer is a page again."""
+        values = {name: value for name, value in self.given.items() if name not in _PLACES}
         if "period" in changes:
             values = {name: value for name, value in values.items() if name not in ("since", "until")}
         for name, value in changes.items():
@@ -208,7 +211,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     def hidden(self, *without: str) -> list[tuple[str, str]]:
         """What a form has to carry along so that it changes only the values it is about."""
-        left = {"page", "format", *without}
+        left = {*_PLACES, *without}
         return [(name, value) for name, value in self.given.items() if name not in left]
 
 

@@ -73,6 +73,11 @@ def compact(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
+def calls(number: int) -> str:
+    """`1 call`, `1,204 calls`."""
+    return f"{number:,} {'call' if number == 1 else 'calls'}"
+
+
 def percent(share: float | None, places: int | None = None) -> str:
     """A share as a percentage: `12.4%`, `<0.1%`, `84%`."""
     if share is None:

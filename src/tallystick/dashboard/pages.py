@@ -35,6 +35,7 @@ class Pages:
         self._jinja.filters |= {
             "dollars": figures.dollars,
             "count": figures.count,
+            "calls": figures.calls,
             "compact": figures.compact,
             "percent": figures.percent,
             "delta": figures.delta,

@@ -63,13 +63,14 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A view's answer. `template` shows `data`, whose values it finds by their names, beside `room` and `asked`. `rows`
     are the same figures for CSV and JSON, by column; amounts are Money, instants datetimes. `more` are further values
-    for JSON only. `title` takes the place of the view's where it is more particular."""
+    for JSON only. `title` and `live` take the place of the view's where they are more particular."""
 
     template: str
     data: Mapping[str, Any] = {}
     rows: Sequence[Mapping[str, Any]] = ()
     more: Mapping[str, Any] = {}
     title: str = ""
+    live: float | None = None
 
 
 Show = Callable[[Room, Asked], Page]
@@ -98,7 +99,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 class Column(msgspec.Struct, frozen=True):
     """A column of a table. `kind` says how its cells are shown: text, count, tokens, money (Money, None is unknown),
     cost (a ledger Total), delta (a share: 0.1 is ten per cent more), percent (a share), share (a bar and a share), time
-    (a datetime). `sort` lets it be sorted by; `note` explains its head."""
+    (a datetime), lasting (seconds). `sort` lets it be sorted by; `note` explains its head."""
 
     key: str
     title: str

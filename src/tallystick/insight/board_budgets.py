@@ -3,9 +3,9 @@ thresholds were passed. Amounts are whole numbers in a budget's unit: picodollar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -45,9 +45,25 @@ of both together."""
 LOW: Final = 80
 """From so many per cent of its limit an account is nearly used up."""
 
+Kept = TypeVar("Kept")
+
 _PARTS: Final = {"day": "hour", "week": "day", "month": "day", "year": "month"}
 _DIMENSIONS: Final = ("provider", "model", "run")
 _decode: Final = msgspec.json.Decoder(Notice).decode
+
+
+class Keep(Protocol):
+    """Gives what was made for a key a little while ago, else what `make` gives now."""
+
+    def __call__(self, key: tuple[object, ...], make: Callable[[], Kept], /) -> Kept:
+        """What is kept for the key, or made."""
+        ...
+
+
+def anew(key: tuple[object, ...], make: Callable[[], Kept], /) -> Kept:
+    """Keeps nothing."""
+    del key
+    return make()
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -116,12 +132,14 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     suspect_calls: int = 0
 
 
-def look_budgets(ledger: Ledger, now: datetime, flights: Path | None = None) -> Board:
-    """The board of a ledger's budgets. Raises LedgerError."""
+def look_budgets(ledger: Ledger, now: datetime, flights: Path | None = None, keep: Keep = anew) -> Board:
+    """The board of a ledger's budgets. `keep` may keep for a while what the parts of a period came to that are over,
+    or nearly so. Raises LedgerError."""
     standing = ledger.budgets().budgets
     opened = open_tags(ledger, now)
     views = sorted((_view(ledger, one, now, opened) for one in standing), key=_urgency)
-    drawn = [burn(ledger, one.budget, one.standing, now) for one in views[:DRAWN]]
+    sums = _Sums(ledger, keep)
+    drawn = [_burn(sums, one.budget, one.standing, now) for one in views[:DRAWN]]
     views[:DRAWN] = [msgspec.structs.replace(one, burn=found) for one, found in zip(views[:DRAWN], drawn, strict=True)]
     known = {one.budget_id: one for one in standing}
     suspect, held = ledger.holds("suspect"), ledger.holds("open")
@@ -142,29 +160,28 @@ def burn(ledger: Ledger, budget: Budget, standing: Standing, now: datetime) -> B
     """How a budget with a single account is used up in the present period; None where that cannot be drawn: for a
     rolling period or a lifetime, for one account for each value, for steps, and where it would take long. Raises
     LedgerError."""
+    return _burn(_Sums(ledger, anew), budget, standing, now)
+
+
+def _burn(sums: _Sums, budget: Budget, standing: Standing, now: datetime) -> Burn | None:
     begin, end = budget.period.bounds(now)
     part = _PARTS.get(budget.period.unit)
     if part is None or begin is None or end is None or budget.each or "step" in budget.scope:
         return None
     per = Period(part, budget.period.tz)
-    totals = _totals(ledger, budget, begin, per)
-    if totals is None:
+    spent = sums.spent(budget, begin, per)
+    if spent is None:
         return None
-    spent: dict[datetime, int] = {}
-    for total in totals:
-        if total.start is not None:
-            start = max(total.start, begin)
-            spent[start] = spent.get(start, 0) + _amount(total, budget.unit)
     starts = list(_starts(per, begin, end))
     past = [start for start in starts if start <= now]
-    left, sums = standing.limit, []
+    left, lefts = standing.limit, []
     for start in past:
         left -= spent.get(start, 0)
-        sums.append(left)
-    if sums:
+        lefts.append(left)
+    if lefts:
         # The account knows more than its calls: what suspect holds claim, and what was charged beside them.
-        sums[-1] = standing.limit - standing.spent
-    points = [Point(start, sums[place] if place < len(sums) else None) for place, start in enumerate(starts)]
+        lefts[-1] = standing.limit - standing.spent
+    points = [Point(start, lefts[place] if place < len(lefts) else None) for place, start in enumerate(starts)]
     return Burn(tuple(points), *_projected(standing, starts, (begin, end), now))
 
 
@@ -244,24 +261,60 @@ def _urgency(view: BudgetView) -> tuple[bool, int, str]:
     return view.budget.paused, -worst, view.budget.budget_id
 
 
-def _totals(ledger: Ledger, budget: Budget, since: datetime, per: Period) -> Iterator[Total] | None:
-    """The calls that a budget counts, by parts of its period; None where that would take too long."""
-    scope, counting = budget.scope, {*COUNTING, *budget.sources}
-    tags = {name.removeprefix("tag:"): value for name, value in scope.items() if name not in _DIMENSIONS}
-    query = Query(
-        since=since,
-        provider=scope.get("provider"),
-        model=scope.get("model"),
-        run_id=scope.get("run"),
-        tags=Tags(tags),
-    )
-    there = ledger.total(Query(since=since), ("source",))
-    if all(total.group["source"] in counting for total in there):
-        return iter(ledger.total(query, per=per))
-    if scope and sum(total.calls for total in there) > MOST_READ:
-        return None
-    picked = [msgspec.structs.replace(query, source=source) for source in sorted(counting)]
-    return (total for one in picked for total in ledger.total(one, per=per))
+class _Sums:
+    """What calls came to by the parts of a period, for several budgets; each question is asked once."""
+
+    def __init__(self, ledger: Ledger, keep: Keep) -> None:
+        self._ledger = ledger
+        self._keep = keep
+        self._known: dict[tuple[Query, Period | None], list[Total]] = {}
+
+    def spent(self, budget: Budget, begin: datetime, per: Period) -> dict[datetime, int] | None:
+        """What the calls that a budget counts came to by parts of its period; None where that would take too long."""
+
+        def make() -> dict[datetime, int] | None:
+            totals = self._totals(budget, begin, per)
+            if totals is None:
+                return None
+            found: dict[datetime, int] = {}
+            for total in totals:
+                if total.start is not None:
+                    start = max(total.start, begin)
+                    found[start] = found.get(start, 0) + _amount(total, budget.unit)
+            return found
+
+        return self._keep(("spent", budget, begin), make)
+
+    def _totals(self, budget: Budget, since: datetime, per: Period) -> list[Total] | None:
+        scope, counting = budget.scope, {*COUNTING, *budget.sources}
+        query = Query(
+            since=since,
+            provider=scope.get("provider"),
+            model=scope.get("model"),
+            run_id=scope.get("run"),
+            tags=Tags({name.removeprefix("tag:"): value for name, value in scope.items() if name not in _DIMENSIONS}),
+        )
+        # Nearly every ledger has calls of no other source, ever: asked once, that answers for all budgets.
+        if not self._others(Query(), counting) or not self._others(Query(since=since), counting):
+            return self._total(query, per)
+        if scope and sum(total.calls for total in self._by_source(Query(since=since))) > MOST_READ:
+            return None
+        picked = [msgspec.structs.replace(query, source=source) for source in sorted(counting)]
+        return [total for one in picked for total in self._total(one, per)]
+
+    def _others(self, query: Query, counting: set[str]) -> bool:
+        return any(total.group["source"] not in counting for total in self._by_source(query))
+
+    def _by_source(self, query: Query) -> list[Total]:
+        return self._asked((query, None), lambda: self._ledger.total(query, ("source",)))
+
+    def _total(self, query: Query, per: Period) -> list[Total]:
+        return self._asked((query, per), lambda: self._ledger.total(query, per=per))
+
+    def _asked(self, key: tuple[Query, Period | None], make: Callable[[], list[Total]]) -> list[Total]:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
 
 def _starts(per: Period, begin: datetime, end: datetime) -> Iterator[datetime]:

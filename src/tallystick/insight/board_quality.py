@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from tallystick.core.money import Money
+from tallystick.insight.board_calls import call_page
+from tallystick.insight.board_runs import filtered
+from tallystick.insight.board_spend import READ_AT_ONCE, to_read
 from tallystick.insight.flights import look_flights
 from tallystick.ledger.intents import SUFFIX as FLIGHT
 from tallystick.ledger.query import Query, Total
@@ -40,21 +44,23 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     `total` sums all of them; `qualities` those whose usage is not exact, by quality. `models` are the models with
     something missing. `last` are the newest calls with a gap. `repeated` sums calls that bear a provider's id which the
     same source had given before: all of them count. `joined` is how many reports by other sources were joined into
-    calls and not counted again; None where there are too many calls to look. `suspect` are holds whose call nobody
+    calls and not counted again. Both are None where there are too many calls to look, and so are `qualities` where
+    calls are picked; then `unread` of them would have to be read to tell. `suspect` are holds whose call nobody
     knows the end of. `left_behind` calls were in flight in processes that died, `missed` entries wait beside the ledger
     because it could not take them.
     """
 
     total: Total
-    qualities: dict[str, Total]
+    qualities: dict[str, Total] | None
     models: tuple[Total, ...]
     last: tuple[Entry, ...]
-    repeated: Total
+    repeated: Total | None
     joined: int | None
     suspect: Held
     suspects: tuple[Hold, ...]
     left_behind: int
     missed: int
+    unread: int = 0
 
     @property
     def exact(self) -> int:
@@ -73,37 +79,47 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
         return self.total.complete and not (self.suspect.calls or self.left_behind or self.missed)
 
 
-def look_quality(ledger: Ledger, query: Query, flights: Path | None) -> Quality:
-    """Asks the ledger for what it does not know about the calls of a query. Raises LedgerError."""
+def look_quality(ledger: Ledger, query: Query, flights: Path | None, now: datetime, *, read: bool = False) -> Quality:
+    """Asks the ledger for what it does not know about the calls of a query. `read` reads the calls where no sums
+    answer. Raises LedgerError."""
     total = ledger.total(query)[0]
     counts = {"estimated": total.estimated, "lower_bound": total.lower_bound, "unknown": total.unknown}
     asked = [word for word in WORDS if counts[word] and query.quality in (None, word)]
-    qualities = {word: ledger.total(msgspec.structs.replace(query, quality=word))[0] for word in asked}
-    models = [] if total.complete else ledger.total(query, ("provider", "model"))
+    many = 0 if read or total.calls <= READ_AT_ONCE else total.calls
+    parted = not many or _plain(query)
+    qualities = {word: ledger.total(msgspec.structs.replace(query, quality=word))[0] for word in asked if parted}
+    known = not total.complete and (read or not to_read(ledger, query, "model"))
+    models = ledger.total(query, ("provider", "model")) if known else []
     gaps = sorted((row for row in models if not row.complete), key=lambda row: -_missing(row))
     suspects = tuple(ledger.holds("suspect"))
     return Quality(
         total=total,
-        qualities=qualities,
+        qualities=qualities if parted else None,
         models=tuple(gaps),
-        last=_last(ledger, query, asked),
-        repeated=ledger.total(msgspec.structs.replace(query, repeated=True))[0],
+        last=_last(ledger, query, asked, now),
+        repeated=None if many else ledger.total(msgspec.structs.replace(query, repeated=True))[0],
         joined=_joined(ledger, query, total),
         suspect=_held(ledger, suspects),
         suspects=suspects,
         left_behind=len(look_flights(flights).left),
         missed=_missed(flights),
+        unread=many,
     )
+
+
+def _plain(query: Query) -> bool:
+    """Whether sums by quality answer: those are of all calls only."""
+    return not filtered(msgspec.structs.replace(query, quality=None))
 
 
 def _missing(row: Total) -> int:
     return row.unpriced + row.unknown + row.lower_bound + row.estimated
 
 
-def _last(ledger: Ledger, query: Query, words: list[str]) -> tuple[Entry, ...]:
+def _last(ledger: Ledger, query: Query, words: list[str], now: datetime) -> tuple[Entry, ...]:
     found: list[Entry] = []
     for word in words:
-        found += ledger.read(msgspec.structs.replace(query, quality=word, limit=LAST, newest_first=True))
+        found += call_page(ledger, msgspec.structs.replace(query, quality=word), now, most=LAST).rows
     return tuple(sorted(found, key=lambda entry: entry.started_at, reverse=True)[:LAST])
 
 

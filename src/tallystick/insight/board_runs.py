@@ -158,7 +158,7 @@ def run_list(
 
 
 def _dearest(ledger: Ledger, query: Query, paging: tuple[int, int], flights: Flights) -> RunList:
-    start, earlier = _stretch(ledger, query)
+    start, earlier = stretch(ledger, query)
     asked = msgspec.structs.replace(query, since=start)
     rows = ledger.total(asked, ("run",))
     named = [row for row in rows if row.group["run"] is not None]
@@ -182,8 +182,9 @@ def _dearest(ledger: Ledger, query: Query, paging: tuple[int, int], flights: Fli
     )
 
 
-def _stretch(ledger: Ledger, query: Query) -> tuple[datetime | None, datetime | None]:
-    """Where the stretch begins whose runs can be ranked at once, and the same again where calls are before it."""
+def stretch(ledger: Ledger, query: Query) -> tuple[datetime | None, datetime | None]:
+    """Where the stretch at the end of a period begins whose runs can be ranked at once, and the
+    same again where calls are before it. Raises LedgerError."""
     day = Period("day", ledger.zone)
     days = _days(ledger, query, day)
     if not days:

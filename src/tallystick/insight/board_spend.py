@@ -3,7 +3,7 @@ ledger's sums so that it takes as long for ten million calls as for ten."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 SHOWN: Final = 8
 """So many rows of a stack have a colour of their own; where there are more, the smallest are one row."""
 
-FEW_SHOWN: Final = 5
+FEW_SHOWN: Final = 4
 """So many where each of them has to be asked for by itself."""
+
+SPARE: Final = 10
+"""Among ten times as many of the stretch before the groups of a page are looked for before they are asked for one by
+one: who spends much now mostly did so then."""
 
 MOST_CELLS: Final = 6_000
 """Beyond so many groups times periods only the groups that are shown are asked for over time."""
 
-READ_AT_ONCE: Final = 3_000
+READ_AT_ONCE: Final = 30_000
 """Among so many calls a question that no sums answer is answered by reading them, unasked."""
 
 MOST_PERIODS: Final = 400
@@ -57,7 +61,8 @@ class Board(msgspec.Struct, frozen=True):
     """What was spent. `rows` are the groups, the most expensive first, `periods` the starts of the periods and `stacks`
     the groups over them, `previous` the sums of the stretch before by its own periods. `before` is the sum of that
     stretch; None: there is nothing to compare with. Where no sums answer the question and `unread` calls would have to
-    be read for it, the groups are left out until somebody asks for them."""
+    be read for it, the groups are left out until somebody asks for them. `count` is how many groups there are where
+    `rows` are only the first of them, else None."""
 
     total: Total
     before: Total | None
@@ -66,15 +71,25 @@ class Board(msgspec.Struct, frozen=True):
     stacks: tuple[Stack, ...]
     previous: tuple[Total, ...] = ()
     unread: int = 0
+    count: int | None = None
 
 
 def board(
-    ledger: Ledger, query: Query, before: Query | None, group: str, per: Period, end: datetime, *, read: bool = False
+    ledger: Ledger,
+    asked: tuple[Query, Query | None],
+    group: str,
+    per: Period,
+    end: datetime,
+    *,
+    read: bool = False,
+    most: int | None = None,
 ) -> Board:
-    """What the calls of `query` cost by `group` and over the periods up to `end`, beside those of `before`. `read`
-    reads the calls where no sums answer. Raises LedgerError."""
+    """What the calls of the first query `asked` cost by `group` and over the periods up to `end`, beside those of the
+    second. `read` reads the calls where no sums answer. Of groups that there can be thousands of only the `most` most
+    expensive are looked at. Raises LedgerError."""
+    query, before = asked
     value = picked_value(query, group)
-    unread = 0 if read or value is not None else _to_read(ledger, query, group)
+    unread = 0 if read or value is not None else to_read(ledger, query, group)
     # One question answers all where there are few groups; its cells are added up here.
     few = (
         not unread
@@ -84,28 +99,30 @@ def board(
     )
     cells = sums(ledger, query, (group,), per) if few else []
     over = gathered(cells, None) if few else sums(ledger, query, (), per)
-    total = _sum(over)
+    total = _whole(over, query)
     first = query.since or min((row.start for row in over if row.start), default=end)
     periods = _periods(first, end, per)
     earlier = [] if before is None else sums(ledger, before, (group,) if few else (), per)
     previous = _in_order(gathered(earlier, None) if few else earlier, len(periods), before, per)
-    compared = None if before is None else _sum(earlier)
+    compared = None if before is None else _whole(earlier, before)
     if unread:
         return Board(total, compared, (), periods, (Stack(None, _along(over, periods)),), previous, unread)
     if value is not None:
         whole = [msgspec.structs.replace(one, group={group: value}) for one in (total, compared or _NOTHING)]
         stack = Stack(value, _along(over, periods))
         return Board(total, compared, _rows(whole[:1], whole[1:], group), periods, (stack,), previous)
+    count = None
     if few:
-        groups, past = gathered(cells, group), gathered(earlier, group)
+        groups: Sequence[Total] = gathered(cells, group)
+        past: Sequence[Total] = gathered(earlier, group)
     else:
-        groups = sums(ledger, query, (group,))
-        past = [] if before is None else sums(ledger, before, (group,))
-        if len(groups) * len(periods) <= MOST_CELLS:
+        groups, past, count = _many(ledger, asked, group, most)
+        if (count or len(groups)) * len(periods) <= MOST_CELLS:
             cells = sums(ledger, query, (group,), per)
     rows = _rows(groups, past, group)
     named = [row for row in rows if row.total.calls]
-    shown = named if len(named) <= SHOWN else named[: SHOWN - 1 if cells else FEW_SHOWN]
+    number = count or len(named)
+    shown = named if number <= SHOWN else named[: SHOWN - 1 if cells else FEW_SHOWN]
     if cells or not named:
         stacks = [
             Stack(row.name, _along([one for one in cells if one.group[group] == row.name], periods)) for row in shown
@@ -116,9 +133,43 @@ def board(
             for row in shown
             if row.name is not None
         ]
-    if len(stacks) < len(named):
-        stacks.append(_rest(_along(over, periods), stacks, len(named) - len(stacks)))
-    return Board(total, compared, rows, periods, tuple(stacks), previous)
+    if len(stacks) < number:
+        stacks.append(_rest(_along(over, periods), stacks, number - len(stacks)))
+    return Board(total, compared, rows, periods, tuple(stacks), previous, count=count)
+
+
+def _many(
+    ledger: Ledger, asked: tuple[Query, Query | None], group: str, most: int | None
+) -> tuple[Sequence[Total], Sequence[Total], int | None]:
+    """Groups that there can be thousands of, those of the stretch before, and how many there are where only the first
+    were looked at."""
+    query, before = asked
+    if most is None:
+        return sums(ledger, query, (group,)), [] if before is None else sums(ledger, before, (group,)), None
+    top = ledger.top(query, (group,), "cost", max(most, SHOWN))
+    if before is None or top.groups <= len(top.rows):
+        return top.rows, [] if before is None else sums(ledger, before, (group,)), None
+    if not whole_days(ledger, before):
+        return top.rows, sums(ledger, before, (group,)), top.groups
+    wanted = {row.group[group] for row in top.rows}
+    earlier = ledger.top(before, (group,), "cost", SPARE * most)
+    past = [row for row in earlier.rows if row.group[group] in wanted]
+    missing = wanted - {row.group[group] for row in past} if len(earlier.rows) < earlier.groups else set()
+    if None in missing or len(missing) > FEW_SHOWN:
+        return top.rows, sums(ledger, before, (group,)), top.groups
+    for name in sorted(name for name in missing if name is not None):
+        past += [
+            msgspec.structs.replace(row, group={group: name})
+            for row in ledger.total(picked(before, group, name))
+            if row.calls
+        ]
+    return top.rows, past, top.groups
+
+
+def whole_days(ledger: Ledger, query: Query) -> bool:
+    """Whether a stretch of time begins and ends at midnight of the ledger's zone."""
+    day = Period("day", ledger.zone)
+    return all(at is None or day.bounds(at)[0] == at for at in (query.since, query.until))
 
 
 def sums(ledger: Ledger, query: Query, by: tuple[str, ...] = (), per: Period | None = None) -> list[Total]:
@@ -146,6 +197,12 @@ def answered_by_sums(query: Query, group: str) -> bool:
     return len(names) == 1 or names <= _CUBE
 
 
+def in_cube(query: Query, names: Iterable[str]) -> bool:
+    """Whether sums are kept of these names together with those that a query picks by."""
+    used = {name for name in DIMENSIONS if getattr(query, name, None) is not None}
+    return query.run_id is None and used | set(query.tags) | {*names} <= _CUBE
+
+
 def picked_value(query: Query, group: str) -> str | None:
     """The one group that a query picks already; None where it does not."""
     if group in DIMENSIONS:
@@ -163,10 +220,23 @@ def picked(query: Query, group: str, value: str) -> Query:
     return msgspec.structs.replace(query, tags=query.tags.overlay({group.removeprefix("tag:"): value}))
 
 
-def _to_read(ledger: Ledger, query: Query, group: str) -> int:
-    """How many calls would have to be read, where that is too many to do so unasked."""
-    if answered_by_sums(query, group):
+def to_read(ledger: Ledger, query: Query, group: str) -> int:
+    """How many calls would have to be read to part those of a query by this group, where that is too many to do so
+    unasked; 0 where it can be asked for at once. Raises LedgerError."""
+    return 0 if answered_by_sums(query, group) else _crowd(ledger, query)
+
+
+def unsummed(ledger: Ledger, query: Query) -> int:
+    """How many calls would have to be read to sum those of a query at all, where that is too many to do so unasked; 0
+    where it can be asked for at once. Raises LedgerError."""
+    names = {name for name in DIMENSIONS if getattr(query, name, None) is not None} | set(query.tags)
+    if query.run_id is not None or len(names) <= 1 or names <= _CUBE:
         return 0
+    return _crowd(ledger, query)
+
+
+def _crowd(ledger: Ledger, query: Query) -> int:
+    """How many calls there are in the time of a query, where those are too many to be read unasked."""
     calls = _sum(sums(ledger, Query(since=query.since, until=query.until))).calls
     return calls if calls > READ_AT_ONCE else 0
 
@@ -249,6 +319,11 @@ def _sum(rows: Sequence[Total]) -> Total:
         usage=Usage.trusted({kind: usage[kind] for kind in sorted(usage, key=kind_order)}),
         **counts,
     )
+
+
+def _whole(rows: Sequence[Total], query: Query) -> Total:
+    """The sum of everything that a query asks for, under no group and the query's own stretch of time."""
+    return msgspec.structs.replace(_sum(rows), group={}, start=query.since, end=query.until)
 
 
 def per_day(total: Money, since: datetime | None, end: datetime) -> Money | None:

@@ -19,6 +19,7 @@ from tallystick.core.pricing import plan_for
 from tallystick.core.usage import TOKEN_KINDS, units_of
 from tallystick.errors import InputError, UnpricedError
 from tallystick.insight.board_runs import summed
+from tallystick.insight.board_spend import to_read
 from tallystick.insight.savings import READS, STORAGE, WRITES
 from tallystick.insight.spend import known_cost
 from tallystick.ledger.query import Query, Total
@@ -129,7 +130,8 @@ class ModelTokens(msgspec.Struct, frozen=True):
 class TokenBoard(msgspec.Struct, frozen=True):
     """The tokens of a period: `total` of all calls, `buckets` over time (each one of the period, also those without
     calls between the first and the last), `models` by tokens, and `cached` over all models. `others` are units that
-    are no tokens, by kind."""
+    are no tokens, by kind. Where `unread` calls would have to be read to part them by model that is left out until
+    somebody asks for it."""
 
     total: Total
     tokens: dict[str, int]
@@ -138,6 +140,7 @@ class TokenBoard(msgspec.Struct, frozen=True):
     models: tuple[ModelTokens, ...]
     cached: Cached
     others: tuple[tuple[str, int, str], ...] = ()
+    unread: int = 0
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -145,11 +148,17 @@ class TokenBoard(msgspec.Struct, frozen=True):
         return tuple(name for place, name in enumerate(GROUPS) if place < 5 or self.tokens[name])
 
 
-def token_board(ledger: Ledger, query: Query, catalog: Catalog, per: Period, now: datetime) -> TokenBoard:
-    """The tokens of the calls that fit, over time by `per`. Raises InputError for a rolling period, LedgerError."""
+def token_board(
+    ledger: Ledger, query: Query, catalog: Catalog, per: Period, now: datetime, *, read: bool = False
+) -> TokenBoard:
+    """The tokens of the calls that fit, over time by `per`. `read` reads the calls where no sums answer. Raises
+    InputError for a rolling period, LedgerError."""
     if query.until is not None and query.until > now:
         query = msgspec.structs.replace(query, until=None)
-    models = ledger.total(query, ("provider", "model"))
+    unread = 0 if read else to_read(ledger, query, "model")
+    over = ledger.total(query, (), per)
+    buckets = tuple(_buckets(over, per))
+    models = [] if unread else ledger.total(query, ("provider", "model"))
     found: dict[_Model, Cached] = dict(_unpriced(models))
     for row in _stretches(_Sums(ledger, query, models), set(found), catalog, now):
         if row.start is not None:
@@ -163,13 +172,14 @@ def token_board(ledger: Ledger, query: Query, catalog: Catalog, per: Period, now
             ModelTokens(provider or "", model or "", row, grouped(row.usage), hit_rate(row.usage), did)
         )  # fmt: skip
     rows.sort(key=lambda row: (-row.total.usage.tokens, row.provider, row.model))
-    whole = summed(models, {})
+    whole = summed(over if unread else models, {})
     others = [(kind, count, units_of(kind)) for kind, count in whole.usage.items() if kind not in TOKEN_KINDS]
     every = Cached()
     for did in found.values():
         every += did
-    buckets = tuple(_buckets(ledger.total(query, (), per), per))
-    return TokenBoard(whole, grouped(whole.usage), hit_rate(whole.usage), buckets, tuple(rows), every, tuple(others))
+    return TokenBoard(
+        whole, grouped(whole.usage), hit_rate(whole.usage), buckets, tuple(rows), every, tuple(others), unread
+    )
 
 
 def grouped(usage: Usage) -> dict[str, int]:

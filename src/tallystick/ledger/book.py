@@ -25,7 +25,7 @@ from tallystick.ledger.rollups import Calendar, Sums, slot_floor
 from tallystick.ledger.rows import Move, Row, decode, encode, from_us, to_us
 from tallystick.ledger.sql import queries
 from tallystick.ledger.store import begin, explained, write_rows
-from tallystick.ledger.sums import HEAVY, MAX_CALLS, MAX_LIGHT_CALLS
+from tallystick.ledger.sums import HEAVY, MAX_CALLS, MAX_LIGHT_CALLS, Standing
 from tallystick.ledger.words import Names, Words, missing
 from tallystick.ledger.writer import Job, SettleJob, Task
 
@@ -254,8 +254,7 @@ class _Page:
         self._connection.execute(self._sql["add_batch"], values)
         calls = self._pending.calls + len(self._moves)
         standings = [move.standing for move in self._moves]
-        # A few thousand calls like the largest could overflow a sum; only a cost can be below nothing.
-        weighty = bool(standings) and (max(map(max, standings)) >= HEAVY or min(map(min, standings)) <= -HEAVY)
+        weighty = bool(standings) and _weighty(standings)
         if calls >= FOLD_CALLS or weighty:
             self._fold(MAX_CALLS if weighty else MAX_LIGHT_CALLS)
         else:
@@ -395,6 +394,15 @@ class _Page:
 
     def _run(self, query: str, *values: object) -> None:
         self._connection.execute(self._sql[query], values)
+
+
+def _weighty(standings: Sequence[Standing]) -> bool:
+    """Whether a few thousand calls like the largest of these could overflow a sum. Only a cost can be below nothing;
+    where none is, all of a call together is at least its largest figure, and much quicker to find."""
+    least = min([standing[4] for standing in standings])
+    if least < 0:
+        return least <= -HEAVY or max(map(max, standings)) >= HEAVY
+    return max(map(sum, standings)) >= HEAVY
 
 
 def read_corrections(connection: sqlite3.Connection, seq: int) -> list[Correction]:

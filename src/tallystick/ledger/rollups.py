@@ -47,20 +47,20 @@ class Calendar:
     def __init__(self, zone: str) -> None:
         self.zone = zone
         self._info = zone_of(zone)
-        self._places: dict[int, Place | None] = {}
+        self.places: dict[int, Place] = {}
 
     def place(self, us: int) -> Place:
-        """The place of an instant."""
+        """The place of an instant. Those of whole quarters of an hour are kept in `places`."""
         slot = us // SLOT_US
-        place = self._places.get(slot)
+        place = self.places.get(slot)
         return place if place is not None else self._find(us, slot)
 
     def _find(self, us: int, slot: int) -> Place:
-        if len(self._places) > _MAX_PLACES:
-            self._places.clear()
+        if len(self.places) > _MAX_PLACES:
+            self.places.clear()
         first, last = self._day(slot * SLOT_US), self._day((slot + 1) * SLOT_US - 1)
         if first == last:
-            self._places[slot] = place = slot, day_number(first), month_number(first)
+            self.places[slot] = place = slot, day_number(first), month_number(first)
             return place
         # Some zones once had offsets that are no multiple of a quarter, so midnight falls inside one.
         day = self._day(us)
@@ -86,26 +86,24 @@ class Sums:
     def add(self, moves: Iterable[Move]) -> None:
         """Adds what calls add, or no longer add: up to MAX_CALLS, or MAX_LIGHT_CALLS of which none is heavy. Afterwards
         `full` must be looked at."""
-        groups: dict[tuple[Place, int, int, int, tuple[int, ...]], list[Standing]] = defaultdict(list)
-        by_run: dict[tuple[int, int, int, tuple[int, ...]], list[Standing]] = defaultdict(list)
-        place, spread = self._calendar.place, self._spread
+        groups: dict[tuple[Place, int, int, int, int | None, tuple[int, ...]], list[Standing]] = defaultdict(list)
+        place, places, spread = self._calendar.place, self._calendar.places, self._spread
         for move in moves:
-            standing, sign, run, at = move.standing, move.sign, move.run, place(move.started_us)
-            alike = standing[:4]
-            groups[at, move.label, move.source, sign, alike].append(standing)
-            if run is not None:
-                by_run[at[1], run, sign, alike].append(standing)
+            standing, started_us = move.standing, move.started_us
+            at = places.get(started_us // SLOT_US) or place(started_us)
+            groups[at, move.label, move.source, move.sign, move.run, standing[:4]].append(standing)
             if move.rare is not None:
                 self._rare.append(move)
             spread[at[1]].append(move)
         self._kept = sum(map(len, spread.values()))
         calls, runs = self._calls, self._runs
-        for (at, label, source, sign, (status, quality, *_)), standings in groups.items():
+        for (at, label, source, sign, run, (status, quality, *_)), standings in groups.items():
+            weight = self._weight(sign, standings)
             cells = calls.setdefault(at, {})
             number = cell(label, source, status, quality)
-            cells[number] = cells.get(number, 0) + self._weight(sign, standings)
-        for (day, run, sign, _), standings in by_run.items():
-            runs[day, run] = runs.get((day, run), 0) + self._weight(sign, standings)
+            cells[number] = cells.get(number, 0) + weight
+            if run is not None:
+                runs[at[1], run] = runs.get((at[1], run), 0) + weight
 
     def _weight(self, sign: int, standings: list[Standing]) -> int:
         count = len(standings)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tallystick.core.cost import Cost, Line
+from tallystick.core.cost import Columns, Cost, Form
 from tallystick.core.money import Money
 from tallystick.core.usage import Usage
 from tallystick.errors import InputError, LedgerCorrupt
@@ -56,12 +56,14 @@ class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """An entry ready to be written. `stored` are the values of the query `add_entry`, `rare` its usage of kinds without
-    a column, `timing` its latency_us and ttft_us."""
+    """An entry ready to be written. `stored` are the values of the query `add_entry`, `weight` those of them that go
+    into sums, `rare` its usage of kinds without a column."""
 
     stored: tuple[Any, ...]
+    weight: Standing
     rare: dict[str, int] | None
-    timing: tuple[int | None, int | None] = (None, None)
+    latency_us: int | None
+    ttft_us: int | None
 
     @property
     def call_id(self) -> str:
@@ -89,7 +91,9 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     def move(self, sign: int) -> tuple[Any, ...]:
         """The fields of what the call adds to the rollups."""
         stored = self.stored
-        return sign, stored[1], stored[3], stored[4], stored[5], stored[6:19], self.rare, *self.timing
+        return (
+            sign, stored[1], stored[3], stored[4], stored[5], self.weight, self.rare, self.latency_us, self.ttft_us,
+        )  # fmt: skip
 
 
 def to_us(instant: datetime) -> int:
@@ -119,12 +123,12 @@ def encode(entry: Entry, words: Words, now_us: int) -> Row:
 def _encode(entry: Entry, words: Words, now_us: int) -> Row:
     usage, cost, reported = entry.usage, entry.cost, entry.reported_cost
     started, settled, recorded, run_id = entry.started_at, entry.settled_at, entry.recorded_at, entry.run_id
-    timing = entry.latency_us, entry.ttft_us
     kinds: tuple[str, ...] = ()
     values: tuple[int, ...] = ()
     others: dict[str, int] | None = None
     if usage:
-        kinds, values = zip(*usage.items(), strict=True)
+        counts: Any = usage.items()
+        kinds, values = tuple(counts.mapping), tuple(counts.mapping.values())
         if not all_main(kinds):
             others = rare(usage)
     standing = stand(entry, kinds, values)
@@ -151,7 +155,7 @@ def _encode(entry: Entry, words: Words, now_us: int) -> Row:
         *standing,
         body,
     )
-    return Row(stored, others, timing)
+    return Row(stored, standing, others, entry.latency_us, entry.ttft_us)
 
 
 def decode(row: tuple[Any, ...], names: Names) -> Entry:
@@ -203,39 +207,31 @@ def timing(body: bytes) -> tuple[int | None, int | None]:
 def _written_cost(cost: Cost, counts: tuple[int, ...], words: Words) -> tuple[Any, ...]:
     """The head's number, the sum, the quantities (None: those of the usage) and amounts of the lines; and, where the
     head does not hold them, the listed sum, the notes, and the notes of the lines."""
-    kinds: tuple[str, ...] = ()
-    priced: tuple[Any, ...] = ()
-    notes: tuple[str, ...] = ()
-    quantities: tuple[int, ...] = ()
-    amounts: tuple[Any, ...] = ()
-    if cost.lines:
-        kinds, quantities, amounts, priced, notes = zip(*map(msgspec.structs.astuple, cost.lines), strict=True)
-    pico, wide = cost.pico, None if quantities == counts else quantities
-    head = words.head(cost, kinds, priced, notes)
+    columns = cost.columns
+    form, amounts = columns.form, columns.amounts
+    pico, wide = cost.pico, None if columns.quantities == counts else columns.quantities
+    head = words.head(cost, form)
     plain = head is not None and cost.listed_pico is None
     if not plain or pico is None or not 0 <= pico < _MAX_INT:
         pico, amounts = _number(pico), tuple([_number(amount) for amount in amounts])
     if plain:
         return head, pico, wide, amounts
-    bare = words.bare_head(cost, kinds, priced)
-    return bare, pico, wide, amounts, _number(cost.listed_pico), cost.notes, notes
+    return words.bare_head(cost, form), pico, wide, amounts, _number(cost.listed_pico), cost.notes, form.notes
 
 
 def _read_cost(value: list[Any], counts: dict[str, int], names: Names) -> Cost:
     number, pico, quantities, amounts = value[:_PLAIN_COST]
-    head, priced = names.head(number)
+    head, form = names.head(number)
     listed, notes, line_notes = value[_PLAIN_COST:] or (None, head.notes, None)
-    if line_notes is None:
-        line_notes = ["" if one is None else one.note for one in priced]
-    lines = [
-        Line(kind, quantity, None if amount is None else int(amount), one, note)
-        for kind, quantity, amount, one, note in zip(
-            head.kinds, counts.values() if quantities is None else quantities, amounts, priced, line_notes, strict=True
-        )
-    ]
+    if line_notes is not None:
+        form = Form(form.kinds, form.priced, tuple(line_notes))
+    numbers = tuple(counts.values() if quantities is None else quantities)
+    picos = tuple([None if amount is None else int(amount) for amount in amounts])
+    if not len(numbers) == len(picos) == len(form.notes) == len(form.kinds):
+        raise ValueError("the lines of a cost do not fit together")
     whole = None if pico is None else int(pico)
     return Cost(
-        tuple(lines), whole, head.basis, head.rate_ids, head.catalogue, tuple(notes),
+        Columns(form, numbers, picos), whole, head.basis, head.rate_ids, head.catalogue, tuple(notes),
         None if listed is None else int(listed),
     )  # fmt: skip
 

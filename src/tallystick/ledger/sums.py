@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import itemgetter, or_
 from typing import Final
 
@@ -68,6 +68,7 @@ _CALL: Final = tuple([(1 << _SHIFT["calls"]) + (0 if name == "exact" else 1 << _
 _OWED_MICRO: Final = _SHIFT["owed_micro"]
 _FREE_MICRO: Final = _SHIFT["free_micro"]
 _USUAL: Final = 2**60
+_MAX_LAYOUTS: Final = 4096
 _POSITION: Final = {kind: position for position, kind in enumerate(KINDS)}
 
 
@@ -90,20 +91,28 @@ def stand(entry: Entry, kinds: tuple[str, ...], values: tuple[int, ...]) -> Stan
     micro, rest = divmod(pico, LIMB) if 0 <= pico < _USUAL else limbs(pico)
     return (
         STATUS_CODE[entry.status], QUALITY_CODE[entry.quality], 1 if entry.owed else 0, 1 if unpriced else 0,
-        micro, rest, *_columns(kinds)((*values, 0)),
+        micro, rest, *_LAYOUTS[kinds][1]((*values, 0)),
     )  # fmt: skip
 
 
-@lru_cache(4096)
-def _columns(kinds: tuple[str, ...]) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
-    """Picks the columns of MAIN_KINDS from the counts of a usage with a zero behind."""
-    return itemgetter(*[kinds.index(kind) if kind in kinds else -1 for kind in MAIN_KINDS])
+class _Layouts(dict[tuple[str, ...], tuple[bool, Callable[[tuple[int, ...]], tuple[int, ...]]]]):
+    """For the kinds of a usage: whether all have columns of their own, and what picks the columns of MAIN_KINDS from
+    its counts with a zero behind. Every call comes here, and a dictionary is the fastest to ask."""
+
+    def __missing__(self, kinds: tuple[str, ...]) -> tuple[bool, Callable[[tuple[int, ...]], tuple[int, ...]]]:
+        if len(self) >= _MAX_LAYOUTS:
+            self.clear()
+        columns = itemgetter(*[kinds.index(kind) if kind in kinds else -1 for kind in MAIN_KINDS])
+        found = self[kinds] = _KIND.issuperset(kinds), columns
+        return found
 
 
-@lru_cache(4096)
+_LAYOUTS: Final = _Layouts()
+
+
 def all_main(kinds: tuple[str, ...]) -> bool:
     """Whether all kinds of a usage have columns of their own."""
-    return _KIND.issuperset(kinds)
+    return _LAYOUTS[kinds][0]
 
 
 def heavy(standing: Standing) -> bool:

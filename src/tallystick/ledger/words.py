@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from tallystick.core.attribution import Tags
-from tallystick.core.cost import Cost, PricedKind
+from tallystick.core.cost import Cost, Form, PricedKind
 from tallystick.errors import LedgerCorrupt
 from tallystick.ledger.entry import QUALITIES, SOURCES, STATUSES, Entry
 from tallystick.ledger.sql import queries
@@ -118,7 +118,7 @@ class Words:
         self._fresh: list[Hashable] = []
         # Priced kinds and tags are mostly the same few objects, and an object itself is the quickest key. Each is kept
         # alive beside its number, or another could take its place in memory.
-        self._heads: dict[Hashable, tuple[int | None, tuple[PricedKind | None, ...]]] = {}
+        self._heads: dict[Hashable, tuple[int | None, Form]] = {}
         self._labels: dict[Hashable, tuple[int, Tags, Tags]] = {}
         self._runs: dict[str, int] = {}
         self._sql = queries()
@@ -193,26 +193,25 @@ class Words:
             number = self._runs[run_id] = self._number("run", (run_id,))
         return number
 
-    def head(
-        self, cost: Cost, kinds: tuple[str, ...], priced: tuple[PricedKind | None, ...], notes: tuple[str, ...]
-    ) -> int | None:
-        """The number of what a cost shares with others; `kinds`, `priced` and `notes` are those of its lines. None
-        where the notes are about this very call, so that nobody shares them: see `bare_head`."""
-        near = cost.basis, cost.rate_ids, cost.catalogue, cost.notes, kinds, tuple(map(id, priced)), notes
+    def head(self, cost: Cost, form: Form) -> int | None:
+        """The number of what a cost shares with others; `form` is that of its lines. None where the notes are about
+        this very call, so that nobody shares them: see `bare_head`."""
+        alike = id(form) if form.shared else (form.kinds, tuple(map(id, form.priced)), form.notes)
+        near = alike, cost.basis, cost.rate_ids, cost.catalogue, cost.notes
         found = self._heads.get(near)
         if found is not None:
             return found[0]
-        if cost.basis == "reported" or notes != tuple(["" if one is None else one.note for one in priced]):
+        if cost.basis == "reported" or form.notes != tuple(["" if one is None else one.note for one in form.priced]):
             return None
-        number = self._head_number(cost, kinds, priced, cost.notes)
+        number = self._head_number(cost, form, cost.notes)
         if len(self._heads) >= _MAX_NEAR:
             self._heads.clear()
-        self._heads[near] = number, priced
+        self._heads[near] = number, form
         return number
 
-    def bare_head(self, cost: Cost, kinds: tuple[str, ...], priced: tuple[PricedKind | None, ...]) -> int:
+    def bare_head(self, cost: Cost, form: Form) -> int:
         """The number of what a cost shares with others, without any notes."""
-        return self._head_number(cost, kinds, priced, ())
+        return self._head_number(cost, form, ())
 
     def slot_rows(self, source: int, status: int) -> Rows:
         """The rows by quarter hours of a source and a status, given by their codes."""
@@ -230,11 +229,9 @@ class Words:
         pairs = zip(axes, codes, strict=True)
         return tuple([(self.word(f"{prefix}{name}"), self.word(texts[code])) for (name, texts), code in pairs])
 
-    def _head_number(
-        self, cost: Cost, kinds: tuple[str, ...], priced: tuple[PricedKind | None, ...], notes: tuple[str, ...]
-    ) -> int:
-        numbers = tuple([None if one is None else self._priced(one) for one in priced])
-        head = Head(cost.basis, cost.rate_ids, cost.catalogue, notes, kinds, numbers)
+    def _head_number(self, cost: Cost, form: Form, notes: tuple[str, ...]) -> int:
+        numbers = tuple([None if one is None else self._priced(one) for one in form.priced])
+        head = Head(cost.basis, cost.rate_ids, cost.catalogue, notes, form.kinds, numbers)
         return self.word(msgspec.json.encode(head).decode())
 
     def _priced(self, priced: PricedKind) -> int:
@@ -345,14 +342,15 @@ class Names:
         identity = _identity(self._text("label_identity", number))
         return self._keep(("label", number), (identity, Tags(identity.context), Tags(identity.tags)))  # type: ignore[no-any-return]
 
-    def head(self, number: int) -> tuple[Head, tuple[PricedKind | None, ...]]:
-        """What a cost shares with others, and its priced kinds."""
-        found: tuple[Head, tuple[PricedKind | None, ...]] | None = self._kept.get(("head", number))
+    def head(self, number: int) -> tuple[Head, Form]:
+        """What a cost shares with others, and the form of its lines where they have no notes of their own."""
+        found: tuple[Head, Form] | None = self._kept.get(("head", number))
         if found is not None:
             return found
         head = _head(self.word(number))
         priced = tuple([None if one is None else self.priced(one) for one in head.priced])
-        return self._keep(("head", number), (head, priced))  # type: ignore[no-any-return]
+        form = Form(head.kinds, priced, tuple(["" if one is None else one.note for one in priced]), shared=True)
+        return self._keep(("head", number), (head, form))  # type: ignore[no-any-return]
 
     def shape(self, number: int) -> tuple[str, ...]:
         """The kinds of a usage."""

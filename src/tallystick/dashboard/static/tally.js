@@ -22,19 +22,25 @@
   };
   paint(kept());
 
-  // --- Figures as the server writes them.
+  // --- Figures as the server writes them: whole picodollars, rounded half to even.
+  const USD = 10n ** 12n;
   const dollars = (money) => {
     if (!money) return "unknown";
-    const value = Number(money.usd), size = Math.abs(value);
-    let places = size >= 1 || !size ? 2 : 4;
-    while (size && size < 0.01 && places < 8 && size < 10 ** (2 - places)) places += 1;
-    if (size && size * 10 ** places < 0.5) return `<$${(10 ** -places).toFixed(places)}`;
-    const text = size.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
-    return `${value < 0 ? "\u2212" : ""}$${text}`;
+    const [, sign, whole, part = ""] = /^(-?)(\d+)(?:\.(\d+))?$/.exec(money.usd);
+    const size = BigInt(whole + part.padEnd(12, "0").slice(0, 12));
+    let places = size >= USD || !size ? 2 : 4;
+    while (size && size < USD / 100n && places < 8 && size < 10n ** BigInt(14 - places)) places += 1;
+    const unit = 10n ** BigInt(12 - places), twice = (size % unit) * 2n;
+    const steps = size / unit + (twice > unit || (twice === unit && (size / unit) % 2n) ? 1n : 0n);
+    const minus = sign && size ? "\u2212" : "";
+    if (size && !steps) return `${minus}<$${(10 ** -places).toFixed(places)}`;
+    const digits = String(steps).padStart(places + 1, "0");
+    return `${minus}$${BigInt(digits.slice(0, -places)).toLocaleString("en-US")}.${digits.slice(-places)}`;
   };
   // What calls under way have come to is not nothing before it has been counted.
-  const soFar = (money, calls) => (calls && !Number(money.usd) ? "not counted yet" : `${dollars(money)}`);
+  const soFar = (money, flying) => (flying && !Number(money.usd) ? "not counted yet" : dollars(money));
   const count = (number) => Number(number).toLocaleString("en-US");
+  const calls = (number) => `${count(number)} call${number === 1 ? "" : "s"}`;
   const lasting = (seconds) => {
     if (seconds < 60) return `${seconds.toFixed(1)} s`;
     const whole = Math.round(seconds);
@@ -47,6 +53,8 @@
   const busy = (part) => part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
   const take = (text) => {
     const fresh = new DOMParser().parseFromString(text, "text/html");
+    // What is over needs to be fetched no more.
+    document.body.dataset.liveEach = fresh.body.dataset.liveEach || "0";
     all(document, "[data-live]").forEach((old) => {
       const part = fresh.querySelector(`[data-live="${CSS.escape(old.dataset.live)}"]`);
       if (!part || busy(old) || part.innerHTML === old.innerHTML) return;
@@ -87,7 +95,7 @@
   });
   const showMinute = (minute) => {
     put("minute.cost", dollars(minute.cost));
-    put("minute.calls", count(minute.calls));
+    put("minute.calls", calls(minute.calls));
   };
   const drawFlights = () => {
     put("flights.count", count(flights.count));

@@ -10,11 +10,11 @@ VIEWS: Final = (
     now.VIEW,
     spend.VIEW,
     runs.VIEW,
+    calls.VIEW,
     tokens.VIEW,
     models.VIEW,
     budgets.VIEW,
     quality.VIEW,
     rates.VIEW,
-    calls.VIEW,
 )
-"""Each page once; that of a single call is listed nowhere, for calls lead to it."""
+"""Each page once."""

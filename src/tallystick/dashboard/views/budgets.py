@@ -14,7 +14,7 @@ from tallystick.dashboard.figures import dollars, moment
 from tallystick.dashboard.room import Column, Link, Page, Room, View
 from tallystick.dashboard.svg import burn_down, gauge
 from tallystick.errors import InputError
-from tallystick.insight.board_budgets import Board, BudgetView, HoldView, look_budgets
+from tallystick.insight.board_budgets import Board, BudgetView, HoldView, Kept, look_budgets
 from tallystick.insight.when import length_of
 from tallystick.ledger.budget import Budget
 from tallystick.metering.budgets import Standing, find_budget, put
@@ -23,6 +23,10 @@ from tallystick.metering.rules import make_budget, parse_limit, period_words
 
 PATH: Final = "/budgets"
 KEPT_SECONDS: Final = 1.0
+FULLEST_SHOWN: Final = 5
+DRAWN_SECONDS: Final = 20.0
+"""A burn-down is drawn anew so often; its last point is always that of the account."""
+
 _HOURLY: Final = ("%H:%M", "%d %b %H:%M")
 _DAILY: Final = ("%d %b", "%a %d %b %Y")
 _MONTHLY: Final = ("%b", "%B %Y")
@@ -59,7 +63,9 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 def show(room: Room, asked: Asked) -> Page:
     """All budgets of the ledger."""
     key = "budgets", room.ledger.budgets().version
-    board = room.memo.get(key, room.now, KEPT_SECONDS, lambda: look_budgets(room.ledger, room.now, room.flights))
+    # Who has just changed something sees what has become of it.
+    kept = 0.0 if asked.get("done") else KEPT_SECONDS
+    board = room.memo.get(key, room.now, kept, lambda: _look(room))
     return Page(
         template="budgets.html",
         data={
@@ -77,8 +83,16 @@ def show(room: Room, asked: Asked) -> Page:
     )
 
 
+def _look(room: Room) -> Board:
+    def keep(key: tuple[object, ...], make: Callable[[], Kept]) -> Kept:
+        return room.memo.get(key, room.now, DRAWN_SECONDS, make)
+
+    return look_budgets(room.ledger, room.now, room.flights, keep)
+
+
 def act(room: Room, item: str, form: Mapping[str, str]) -> str:
-    """Does what a form says: `do` is create, raise, unraise, pause, resume or remove. Raises InputError where that
+    """Does what a form says: `do` is create, raise, unraise, pause, resume, or charge or release, which are about a
+    suspect hold. Raises InputError where that
     makes no sense; nothing is changed then."""
     del item
     what = form.get("do", "")
@@ -136,12 +150,27 @@ def _resume(room: Room, name: str, form: Mapping[str, str]) -> None:
     room.ledger.put_budget(msgspec.structs.replace(find_budget(room.ledger, name), paused=False))
 
 
+def _charge(room: Room, name: str, form: Mapping[str, str]) -> None:
+    """All that a suspect hold claims was spent."""
+    del form
+    found = next((one for one in room.ledger.holds("suspect") if one.hold_id == name), None)
+    room.ledger.resolve(name, None if found is None else found.charges)
+
+
+def _release(room: Room, name: str, form: Mapping[str, str]) -> None:
+    """Nothing of what a suspect hold claims was spent."""
+    del form
+    room.ledger.resolve(name, None)
+
+
 _ACTS: Final[Mapping[str, Callable[[Room, str, Mapping[str, str]], None]]] = {
     "create": _create,
     "raise": _raise,
     "unraise": _unraise,
     "pause": _pause,
     "resume": _resume,
+    "charge": _charge,
+    "release": _release,
 }
 _SAID: Final = {
     "create": "{name} limits calls from now on.",
@@ -149,6 +178,8 @@ _SAID: Final = {
     "unraise": "{name} has its own limit again.",
     "pause": "{name} limits nothing until it is resumed; it goes on counting.",
     "resume": "{name} limits calls again.",
+    "charge": "What was held for {name} counts as spent.",
+    "release": "What was held for {name} is given back.",
 }
 
 
@@ -177,14 +208,17 @@ def _safe(name: str) -> str:
 def _done(asked: Asked, board: Board) -> str:
     """What has just been done, in words."""
     words, name = _SAID.get(asked.get("done")), asked.get("name")
-    known = any(one.budget.budget_id == name for one in board.budgets)
+    if asked.get("done") in ("charge", "release"):
+        known = all(one.call_id != name for one in board.holds)
+    else:
+        known = any(one.budget.budget_id == name for one in board.budgets)
     return words.format(name=name) if words is not None and known else ""
 
 
 def _shown(view: BudgetView) -> Shown:
     budget = view.budget
     alerts = budget.alerts
-    each = [(one, _gauge(budget, one, alerts)) for one in view.fullest] if budget.each else []
+    each = [(one, _gauge(budget, one, alerts)) for one in view.fullest[:FULLEST_SHOWN]] if budget.each else []
     return Shown(
         view=view,
         gauge=_gauge(budget, view.standing, () if budget.each else alerts),
@@ -225,11 +259,13 @@ def _hold(one: HoldView) -> dict[str, object]:
         "owner": one.owner,
         "since": one.since,
         "expires_at": one.expires_at,
+        "id": one.call_id,
     }
 
 
 def _hold_row(one: HoldView) -> dict[str, object]:
-    return {**_hold(one), "call": one.call_id, "claims": [list(claim) for claim in one.claims]}
+    row = {name: value for name, value in _hold(one).items() if name != "id"}
+    return {**row, "call": one.call_id, "claims": [list(claim) for claim in one.claims]}
 
 
 def _notice(one: Notice) -> dict[str, object]:

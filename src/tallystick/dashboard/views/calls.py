@@ -1,18 +1,69 @@
-"""Calls: one call on a page of its own: what it cost line by line, what corrected it, what other sources said of it."""
+"""Calls: a list of them, newest first; and each on a page of its own: its cost line by line, what corrected it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from tallystick.core.cost import Line, describe_rate
 from tallystick.core.money import Money
 from tallystick.dashboard.asked import Asked
 from tallystick.dashboard.room import Missing, Page, Room, View
 from tallystick.insight.api_rows import correction_json
+from tallystick.insight.board_calls import MOST, SIZE, CallPage, call_page
 from tallystick.insight.board_now import Seen, call
 from tallystick.insight.flights import age, flight_json
 from tallystick.ledger.entry import Entry
+
+PICKS: Final = {
+    "status": (
+        ("", "All"),
+        ("error", "Failed"),
+        ("refused", "Refused"),
+        ("cut", "Cut off"),
+        ("cancelled", "Cancelled"),
+    ),
+    "quality": (("", "Any usage"), ("estimated", "Estimated"), ("lower_bound", "At least"), ("unknown", "Unknown")),
+}
+"""What the list is narrowed to at a click."""
+
+
+def show(room: Room, asked: Asked) -> Page:
+    """The calls of the period, newest first."""
+    most = SIZE if asked.format == "html" else MOST
+    found = call_page(room.ledger, asked.query(), room.now, asked.get("cursor"), most)
+    return Page(
+        template="calls.html",
+        data={"found": found, "picks": PICKS, "first": asked.get("cursor") == "", "earlier": _earlier(asked, found)},
+        rows=[call_row(entry) for entry in found.rows],
+        more={"cursor": found.cursor},
+        # Further pages are of calls that were there already.
+        live=0.0 if asked.get("cursor") else None,
+    )
+
+
+def _earlier(asked: Asked, found: CallPage) -> str:
+    return "" if found.cursor is None else asked.url(cursor=found.cursor)
+
+
+def call_row(entry: Entry) -> dict[str, Any]:
+    """A call as a row of CSV and JSON."""
+    usage = entry.usage
+    return {
+        "started_at": entry.started_at,
+        "call_id": entry.call_id,
+        "provider": entry.provider,
+        "model": entry.model,
+        "run": entry.run_id,
+        "step": entry.step,
+        "status": entry.status,
+        "quality": entry.quality,
+        "input_tokens": None if usage is None else usage.input_tokens,
+        "output_tokens": None if usage is None else usage.output_tokens,
+        "cost": entry.amount,
+        "owed": entry.owed,
+        "latency_ms": None if entry.latency_us is None else entry.latency_us // 1000,
+    }
 
 
 def item(room: Room, asked: Asked, name: str) -> Page:
@@ -20,7 +71,7 @@ def item(room: Room, asked: Asked, name: str) -> Page:
     del asked
     found = call(room.ledger, room.flights, name)
     if found is None:
-        raise Missing(f"There is no call {name[:80]!r}.", todo="The first page lists the latest ones.")
+        raise Missing(f"There is no call {name[:80]!r}.", todo="The page Calls lists those that are there.")
     entry, flight = found.entry, found.flight
     more: dict[str, Any] = {
         "call": None if entry is None else entry.to_json(),
@@ -40,7 +91,14 @@ def item(room: Room, asked: Asked, name: str) -> Page:
         "flight_from": None if flight is None else datetime.fromtimestamp(flight.started_us / 1_000_000, UTC),
         "unpriced_usage": _unpriced(found),
     }
-    return Page(template="call.html", data=data, rows=[_record(line) for line in lines], more=more, title="Call")
+    return Page(
+        template="call.html",
+        data=data,
+        rows=[_record(line) for line in lines],
+        more=more,
+        title="Call",
+        live=None if entry is None else 0.0,
+    )
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
@@ -91,10 +149,18 @@ def _record(line: Line) -> dict[str, Any]:
         "unit": line.unit,
         "rate": line.rate,
         "per": line.per,
-        "amount_usd": line.amount,
+        "amount": line.amount,
         "source": line.source,
         "note": line.note or None,
     }
 
 
-VIEW = View(path="/calls", title="Call", item=item, live=2)
+VIEW = View(
+    path="/calls",
+    title="Calls",
+    symbol="calls",
+    show=show,
+    item=item,
+    own=frozenset({"cursor"}),
+    live=2.0,
+)

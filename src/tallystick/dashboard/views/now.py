@@ -11,11 +11,11 @@ from tallystick.core.money import Money
 from tallystick.dashboard.asked import Asked
 from tallystick.dashboard.figures import moment
 from tallystick.dashboard.room import Page, Room, View
+from tallystick.dashboard.views.calls import call_row
 from tallystick.insight.board_now import MINUTE, Level, days, latest, levels, minute_of, spent_in_flight
 from tallystick.insight.flights import flight_json, look_flights
 from tallystick.insight.live import look
 from tallystick.insight.spend import known_cost, total_json
-from tallystick.ledger.entry import Entry
 from tallystick.ledger.query import Total
 from tallystick.metering.rules import limit_words
 
@@ -71,25 +71,6 @@ def show(room: Room, asked: Asked) -> Page:
         "in_flight": [flight_json(one, now) for one in flights.alive],
     }
     return Page(template="now.html", data=data, rows=[call_row(entry) for entry in last], more=more)
-
-
-def call_row(entry: Entry) -> dict[str, Any]:
-    """A call as a row of CSV."""
-    usage = entry.usage
-    return {
-        "started_at": entry.started_at,
-        "call_id": entry.call_id,
-        "provider": entry.provider,
-        "model": entry.model,
-        "run": entry.run_id,
-        "status": entry.status,
-        "quality": entry.quality,
-        "input_tokens": None if usage is None else usage.input_tokens,
-        "output_tokens": None if usage is None else usage.output_tokens,
-        "cost": entry.amount,
-        "owed": entry.owed,
-        "latency_ms": None if entry.latency_us is None else entry.latency_us // 1000,
-    }
 
 
 def _minutes(room: Room) -> list[tuple[datetime, Total]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tallystick.dashboard.asked import Asked
+from tallystick.dashboard.reading import ask_first
 from tallystick.dashboard.room import Column, Link, Page, Room, View
 from tallystick.insight.board_quality import Quality, look_quality
 from tallystick.ledger.entry import Entry
@@ -33,7 +34,10 @@ _LAST: Final = (
 
 def show(room: Room, asked: Asked) -> Page:
     """What the figures of the period leave out, guess, or count from below."""
-    found = look_quality(room.ledger, asked.query(), room.flights)
+    if (question := ask_first(room, asked)) is not None:
+        return question
+    read = asked.get("read") == "1"
+    found = look_quality(room.ledger, asked.query(), room.flights, room.now, read=read)
     return Page(
         template="quality.html",
         data={
@@ -85,7 +89,8 @@ def _entry(entry: Entry) -> dict[str, object]:
 
 def _more(found: Quality) -> dict[str, object]:
     return {
-        "repeated": found.repeated.calls,
+        "repeated": None if found.repeated is None else found.repeated.calls,
+        "calls_to_read": found.unread,
         "joined": found.joined,
         "suspect_calls": found.suspect.calls,
         "suspect_most": found.suspect.most,
@@ -94,4 +99,4 @@ def _more(found: Quality) -> dict[str, object]:
     }
 
 
-VIEW: Final = View(path="/quality", title="Quality", symbol="quality", show=show)
+VIEW: Final = View(path="/quality", title="Quality", symbol="quality", show=show, own=frozenset({"read"}))

@@ -9,6 +9,7 @@ from tallystick.dashboard.asked import Asked
 from tallystick.dashboard.room import Column, Link, Page, Room, View
 from tallystick.insight.board_rates import SHOWN, ModelRates, history, looked_up, rates_row, used_rates
 from tallystick.insight.cardwords import rate_words, when_words
+from tallystick.ledger.query import Query
 
 _HEADS: Final = {"input": "Input", "cache_read": "Cache read", "cache_write": "Cache write", "output": "Output"}
 _MOST_WORDS: Final = 200
@@ -20,7 +21,9 @@ def show(room: Room, asked: Asked) -> Page:
     if "model" in picked:
         return _one(room, picked["model"], picked.get("provider"))
     words = asked.get("find").strip()[:_MOST_WORDS]
-    used = used_rates(room.ledger, asked.query(), room.catalog(), room.now)
+    # Rates are the same for everybody: whose calls another page has picked does not matter here.
+    query = Query(since=asked.since, until=asked.until, provider=picked.get("provider"), maker=picked.get("maker"))
+    used = used_rates(room.ledger, query, room.catalog(), room.now)
     found, more = looked_up(room.catalog(), words, room.now) if words else ((), False)
     catalog = room.catalog()
     shown = found if words else used

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from tallystick.core.money import Money
@@ -22,6 +22,9 @@ from tallystick.ledger.query import Total
 
 PAGE: Final = 50
 """Calls on a page of one run."""
+
+QUIET: Final = timedelta(minutes=10)
+"""A run without a call for so long is over: its page is not fetched again."""
 
 ONLY: Final = {"": "All", "outliers": "Standing out", "retries": "Sent again", "wrong": "Not ok"}
 
@@ -93,7 +96,13 @@ def item(room: Room, asked: Asked, name: str) -> Page:
             "calls": view.of,
         },
         title=name,
+        live=0.0 if _over(view, room.now) else None,
     )
+
+
+def _over(view: RunView, now: datetime) -> bool:
+    """Whether a run has been silent for so long that nobody waits for more of it."""
+    return not view.flights and view.ended_at is not None and now - view.ended_at > QUIET
 
 
 def _instant(text: str) -> datetime | None:

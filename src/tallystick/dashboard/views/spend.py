@@ -8,6 +8,7 @@ from typing import Any, Final
 from tallystick.core.money import Money
 from tallystick.dashboard.asked import Asked
 from tallystick.dashboard.figures import change, moment
+from tallystick.dashboard.reading import ask_first
 from tallystick.dashboard.room import Column, Link, Page, Room, View
 from tallystick.errors import InputError
 from tallystick.insight.board_spend import Board, Row, Stack, board, per_day
@@ -37,6 +38,8 @@ _SORTS: Final = ("name", "cost", "before", "delta", "calls", "tokens")
 
 def show(room: Room, asked: Asked) -> Page:
     """What was spent."""
+    if (question := ask_first(room, asked)) is not None:
+        return question
     if asked.get("unit") not in ("", *_LONG):
         raise InputError(f"Time cannot be split by {asked.get('unit')[:40]!r}.", todo=f"One of {', '.join(_LONG)}.")
     if asked.sort.removeprefix("-") not in _SORTS:
@@ -44,8 +47,13 @@ def show(room: Room, asked: Asked) -> Page:
     unit = asked.get("unit") or asked.unit
     before = asked.query_before() if asked.compare else None
     read = asked.get("read") == "1"
-    found = board(room.ledger, asked.query(), before, asked.group, asked.per(unit), asked.end, read=read)
+    # A page shows a few of the groups, the most expensive first; a program gets all of them.
+    whole = asked.format != "html"
+    most = asked.page * ROWS if asked.sort == "-cost" and not whole else None
+    queries = asked.query(), before
+    found = board(room.ledger, queries, asked.group, asked.per(unit), asked.end, read=read, most=most)
     rows = _sorted(found.rows, asked.sort)
+    count = found.count or len(rows)
     first = (asked.page - 1) * ROWS
     shown = rows[first : first + ROWS]
     slots = {stack.name: place for place, stack in enumerate(found.stacks, 1) if not stack.rest}
@@ -59,8 +67,7 @@ def show(room: Room, asked: Asked) -> Page:
         "columns": _columns(asked, compared=found.before is not None),
         "rows": [_cells(row, found.total, asked, slots) for row in shown],
         "foot": _foot(found),
-        "more": len(rows) > first + ROWS,
-        "count": len(rows),
+        "more": count > first + ROWS,
         "growth": None if found.before is None else change(found.total.cost, found.before.cost),
         "mean": per_day(found.total.cost, asked.since, asked.end),
     }
@@ -75,7 +82,7 @@ def show(room: Room, asked: Asked) -> Page:
             {"name": _name(one, asked.by), "cost": [known_cost(total) for total in one.sums]} for one in found.stacks
         ],
     }
-    return Page(template="spend.html", data=data, rows=[_record(row, asked.by) for row in rows], more=more)
+    return Page(template="spend.html", data=data, rows=[_record(row, asked.by) for row in rows if whole], more=more)
 
 
 def _units(asked: Asked, unit: str) -> list[str]:
@@ -129,10 +136,18 @@ def _cells(row: Row, whole: Total, asked: Asked, slots: dict[str | None, int]) -
         "share": None if known is None or not whole.cost else known.pico / whole.cost.pico,
         "before": row.before if row.before.calls else None,
         "delta": change(row.total.cost, row.before.cost),
-        "calls": row.total.calls,
+        "calls": _calls(row, asked),
         "tokens": row.total.usage.tokens,
         "each": None if known is None or not sent else _mean(row.total, sent),
     }
+
+
+def _calls(row: Row, asked: Asked) -> Link | int:
+    """How many calls, leading to them."""
+    calls = row.total.calls
+    if row.name is None or not calls:
+        return calls
+    return Link(f"{calls:,}", asked.to("/calls", **{asked.by: row.name}), note="These calls, one by one")
 
 
 def _mean(total: Total, sent: int) -> Money:
@@ -158,10 +173,10 @@ def _record(row: Row, by: str) -> dict[str, Any]:
     return {
         by: row.name,
         "calls": row.total.calls,
-        "cost_usd": known_cost(row.total),
+        "cost": known_cost(row.total),
         "at_least": bool(row.total.unpriced or row.total.lower_bound),
-        "not_owed_usd": row.total.not_owed,
-        "before_usd": known_cost(row.before) if row.before.calls else None,
+        "not_owed": row.total.not_owed,
+        "before": known_cost(row.before) if row.before.calls else None,
         "input_tokens": row.total.usage.input_tokens,
         "output_tokens": row.total.usage.output_tokens,
         "unpriced": row.total.unpriced,

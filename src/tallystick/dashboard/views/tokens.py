@@ -9,6 +9,7 @@ from tallystick.core.money import Money
 from tallystick.core.periods import zone
 from tallystick.dashboard import svg
 from tallystick.dashboard.asked import Asked
+from tallystick.dashboard.reading import ask_first
 from tallystick.dashboard.room import Column, Link, Page, Room, View
 from tallystick.insight.board_tokens import (
     DIFFERENCE,
@@ -35,7 +36,10 @@ _SHAPES: Final = {
 
 def show(room: Room, asked: Asked) -> Page:
     """The tokens of the period."""
-    board = token_board(room.ledger, asked.query(), room.catalog(), asked.per(), room.now)
+    if (question := ask_first(room, asked)) is not None:
+        return question
+    read = asked.get("read") == "1"
+    board = token_board(room.ledger, asked.query(), room.catalog(), asked.per(), room.now, read=read)
     return Page(
         template="tokens.html",
         data={
@@ -134,6 +138,7 @@ def _more(board: TokenBoard) -> dict[str, object]:
     did = board.cached
     return {
         "total": total_json(board.total),
+        "calls_to_read": board.unread,
         "tokens": board.tokens,
         "cache_hit_rate": board.hit_rate,
         "caching": {
@@ -152,4 +157,4 @@ def _more(board: TokenBoard) -> dict[str, object]:
     }
 
 
-VIEW = View(path="/tokens", title="Tokens", symbol="tokens", show=show, live=10.0)
+VIEW = View(path="/tokens", title="Tokens", symbol="tokens", show=show, own=frozenset({"read"}), live=10.0)
