@@ -146,7 +146,7 @@ def test_a_scan_that_is_killed_again_and_again_gives_the_same_ledger(tmp_path, s
     home, path = tmp_path / "home", tmp_path / "ledger.db"
     truth = make_tree(home, seed, 2, padding=60)
     rng = random.Random(seed)
-    script = SCAN.format(paths=sys.path[:12], ledger=str(path), home=str(home))
+    script = SCAN.format(paths=sys.path, ledger=str(path), home=str(home))
     kills = 0
     for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -187,7 +187,7 @@ def test_memory_does_not_grow_with_a_file(tmp_path):
         file.write(b'{"output_tokens":"' + b"x" * (60 << 20))
         file.write(b'"}\n' + json.dumps(claude()).encode() + b"\n")
     script = (
-        f"import sys; sys.path[:0] = {sys.path[:12]!r}\n"
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
         "from pathlib import Path\nfrom logdesk import Desk\n"
         f"desk = Desk(Path({str(home)!r}))\ntool = desk.tool()\n"
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
