@@ -13,6 +13,7 @@ from tallystick.core.money import Money
 from tallystick.core.pricing import price
 from tallystick.core.usage import Usage
 from tallystick.dashboard.app import Dashboard
+from tallystick.errors import UnpricedError
 from tallystick.insight.board_quality import look_quality
 from tallystick.insight.board_rates import history
 from tallystick.ledger.entry import Entry
@@ -29,7 +30,7 @@ def entry(number, model="gpt-4o", provider="openai", quality="exact", usage=None
     try:
         card = CATALOG.find(model, at=started, provider=provider).card
         cost = None if quality == "unknown" else price(usage, card, at=started)
-    except Exception:  # noqa: BLE001 - a model without a rate
+    except UnpricedError:
         cost = None
     return Entry(
         call_id=f"0190{number:032x}", started_at=started, settled_at=started, recorded_at=started, provider=provider,
