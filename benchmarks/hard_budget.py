@@ -5,7 +5,7 @@
 Both ledgers are files and both clients are tracked; only one ledger has a budget, a hard one with ample room. CPU is that
 of the whole process with all threads, the writers and the wait for their last sync included. The two take turns, and
 each round is compared with itself. `sdk` are threads that call through the openai client, `tasks` are tasks of one event
-loop that do, and `meter` is the meter alone, without a client and a network.
+loop that do, `meter` is the meter alone in threads, without a client and a network, and `loop` the same in tasks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import cProfile
 import gc
+import itertools
 import pstats
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,11 @@ import tallystick
 from _timing import machine, table
 from tallystick.capture.process import make_meter
 from tallystick.ledger.budget import Budget
+from tallystick.ledger.ledger import Receipt
 from tallystick.ledger.sqlite import SqliteLedger
+from tallystick.metering.handover import awaitable
 from tallystick.metering.leave import Denied
-from tallystick.metering.meter import Meter
+from tallystick.metering.meter import CallMeter, Meter
 
 TARGET_US = 150
 MODEL = "gpt-4o"
@@ -79,23 +83,58 @@ def threads(call: Callable[[], None]) -> Work:
     return work
 
 
-def by_meter(meter: Meter) -> Work:
-    """The meter alone."""
-    numbers = iter(range(10**9))
+NUMBERS = itertools.count()
+
+
+def begun(meter: Meter) -> CallMeter:
+    """A call that is about to be sent."""
+    metered = meter.call("POST", URL, SENT, BODY)
+    assert metered is not None
+    return metered
+
+
+def ended(metered: CallMeter) -> Future[Receipt]:
+    """A call that was admitted, answered in full."""
+    metered.outgoing()
+    answer = ANSWER % str(next(NUMBERS)).encode()
+    metered.answered(200, {"content-type": "application/json", "content-length": str(len(answer))})
+    metered.feed(answer)
+    metered.close()
+    assert metered.settled is not None
+    return metered.settled
+
+
+def by_meter(meter: Meter, _url: str) -> Work:
+    """The meter alone, by threads."""
 
     def call() -> None:
-        metered = meter.call("POST", URL, SENT, BODY)
-        assert metered is not None
+        metered = begun(meter)
         assert not isinstance(metered.ask().result(), Denied)
-        metered.outgoing()
-        answer = ANSWER % str(next(numbers)).encode()
-        metered.answered(200, {"content-type": "application/json", "content-length": str(len(answer))})
-        metered.feed(answer)
-        metered.close()
-        assert metered.settled is not None
-        metered.settled.result()
+        ended(metered).result()
 
     return threads(call)
+
+
+def by_loop(meter: Meter, _url: str) -> Work:
+    """The meter alone, by tasks of one event loop, as in a gateway: nobody waits for an entry."""
+    loop = asyncio.new_event_loop()
+    meter.gather(loop.call_later)
+
+    async def caller(calls: int) -> None:
+        for _ in range(calls):
+            metered = begun(meter)
+            asked = metered.ask()
+            assert not isinstance(asked.result() if asked.done() else await awaitable(asked), Denied)
+            # The provider's answer takes its time.
+            await asyncio.sleep(0)
+            settled = ended(metered)
+            if not settled.done():
+                await awaitable(settled)
+
+    async def crowd(callers: int, calls: int) -> None:
+        await asyncio.gather(*[caller(calls) for _ in range(callers)])
+
+    return lambda callers, calls: loop.run_until_complete(crowd(callers, calls))
 
 
 def by_sdk(meter: Meter, url: str) -> Work:
@@ -165,13 +204,13 @@ def _alone(work: Work, calls: int, profile: cProfile.Profile) -> None:
 
 def measure(name: str, url: str, folder: Path, given: argparse.Namespace) -> list[str]:
     """One row: the medians of both, of their difference, and whether that is within the target."""
-    makers = {"sdk": by_sdk, "tasks": by_tasks}
+    makers = {"sdk": by_sdk, "tasks": by_tasks, "meter": by_meter, "loop": by_loop}
     with SqliteLedger(folder / "without.db") as free, SqliteLedger(folder / "with.db") as limited:
         limited.put_budget(Budget(budget_id="hot", limit=10**24))
         pairs = []
         for place, ledger in (("without.db", free), ("with.db", limited)):
             meter = make_meter(ledger, folder / place)
-            pairs.append((by_meter(meter) if name == "meter" else makers[name](meter, url), ledger))
+            pairs.append((makers[name](meter, url), ledger))
         for work, ledger in pairs:
             work(1, 30)
             used(work, ledger, given)
@@ -203,7 +242,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--calls", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--through", default="sdk,tasks,meter")
+    parser.add_argument("--through", default="sdk,tasks,meter,loop")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
     rows = []

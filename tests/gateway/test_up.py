@@ -197,3 +197,23 @@ def test_workers_that_cannot_live_are_not_started_for_ever(tmp_path):
     assert serving.is_loopback("localhost")
     assert not serving.is_loopback("example.org")
     assert environment(tmp_path)["HOME"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("limit", [None, "$5/day"])
+def test_what_a_stream_cost_is_there_as_soon_as_it_has_ended(simulate, tmp_path, workers, limit):
+    sim = simulate(Answer(output_tokens=5))
+    if limit is not None:
+        assert tally(tmp_path, "budget", "add", "all", "--limit", limit)[0] == 0
+    with up(tmp_path, "--workers", str(workers), "--upstream", f"openai={sim.openai_url}") as (told, _):
+        for _ in range(6):
+            body = {**CHAT, "stream": True, "max_tokens": 20}
+            status, headers, _ = post(port_of(told), PATH, body, "authorization: Bearer sk-own\n")
+            assert status == 200
+            # Asked on a connection of its own, so that another worker may answer.
+            get = f"GET /tally/v1/calls/{headers['x-tally-call']} HTTP/1.1\nhost: 127.0.0.1:{port_of(told)}\n"
+            status, _, body = request(port_of(told), f"{get}connection: close\n")
+            assert status == 200
+            call = json.loads(body)["call"]
+            assert (call["status"], call["quality"]) == ("ok", "exact")
+            assert float(call["cost"]["usd"] if "usd" in call["cost"] else call["cost"]["amount"]["usd"]) > 0

@@ -258,6 +258,34 @@ def test_a_later_ask_does_not_overtake(limited: Ledger) -> None:
     assert isinstance(second.result(20), Granted)
 
 
+def test_what_nobody_waits_for_is_written_all_the_same(limited: Ledger) -> None:
+    granted(limited, ask("c1", claim(90)))
+    assert limited.settle(call("c1", 5), settlement(charge(5)), later=True).result(20).written == 1
+    granted(limited, ask("c2", claim(90)))
+    limited.settle(call("c2", 5), settlement(charge(5)), later=True)
+    limited.flush()
+    assert (account(limited).held, account(limited).settled) == (0, 10)
+    granted(limited, ask("c3", claim(90)))
+    limited.settle(call("c3", 5), settlement(charge(5)), later=True)
+    # Who asks next sees what that gives back, without waiting for it.
+    granted(limited, ask("c4", claim(85)))
+    waiting = limited.authorise(ask("c5", claim(85)), wait=20)
+    limited.settle(call("c4", 0), settlement(charge(0)), later=True)
+    assert isinstance(waiting.result(20), Granted)
+    assert [one.call_id for one in limited.read()] == ["c1", "c2", "c3", "c4"]
+
+
+def test_an_ask_with_ample_room_need_not_see_what_was_just_given_back(limited: Ledger) -> None:
+    granted(limited, ask("c1", claim(90)))
+    limited.settle(call("c1", 5), settlement(charge(5)), later=True)
+    first = limited.authorise(ask("c2", claim(5)), ample=True).result(20)
+    assert first == Granted(hold_id="c2", output=0)
+    again = limited.authorise(ask("c3", claim(80)), ample=True).result(20)
+    assert isinstance(again, Refused | Granted)
+    granted(limited, ask("c3", claim(80)))
+    assert (account(limited).held, account(limited).settled) == (85, 5)
+
+
 def test_waiting_ends_with_a_refusal_in_true_figures(limited: Ledger) -> None:
     granted(limited, ask("c1", claim(90)))
     found = refused(limited, ask("c2", claim(50)), wait=0.05)

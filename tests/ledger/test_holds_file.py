@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ledger_samples import NOW, Clock, correction, cost, entry
 
 from tallystick.errors import ConflictError, InputError, LedgerUnavailable
 from tallystick.ledger.hold import Granted, Refused
+from tallystick.ledger.ledger import Receipt
 from tallystick.ledger.sqlite import SqliteLedger
 
 
@@ -258,4 +260,34 @@ def test_a_ledger_of_the_version_before_gains_budgets(file: Path) -> None:
         ledger.put_budget(budget())
         granted(ledger, ask("c1"))
         assert [one.call_id for one in ledger.read()] == ["call-1"]
+        assert ledger.verify() == []
+
+
+def test_closing_writes_what_nobody_waits_for(file: Path) -> None:
+    with SqliteLedger(file) as ledger:
+        ledger.put_budget(budget())
+        for number in range(30):
+            granted(ledger, ask(f"c{number}", claim(3)))
+            ledger.settle(call(f"c{number}"), settlement(charge(1)), later=True)
+    with SqliteLedger(file) as ledger:
+        assert (account(ledger).held, account(ledger).settled) == (0, 30)
+        assert len(list(ledger.read())) == 30
+
+
+def test_a_crowd_that_does_not_wait_loses_nothing(file: Path) -> None:
+    def work(first: int) -> None:
+        for number in range(first, first + 50):
+            granted(ledger, ask(f"c{number}", claim(3)))
+            written.append(ledger.settle(call(f"c{number}"), settlement(charge(1)), later=number % 3 > 0))
+
+    with SqliteLedger(file) as ledger:
+        ledger.put_budget(budget(limit=10_000))
+        written: list[Future[Receipt]] = []
+        crowd = [threading.Thread(target=work, args=(1000 * number,)) for number in range(8)]
+        for one in crowd:
+            one.start()
+        for one in crowd:
+            one.join()
+        assert all(one.result(20).written == 1 for one in written)
+        assert (account(ledger).held, account(ledger).settled) == (0, 400)
         assert ledger.verify() == []

@@ -14,14 +14,16 @@ from tallystick.core.attribution import Tags
 from tallystick.core.money import Money
 from tallystick.defaults import catalog
 from tallystick.errors import LedgerCorrupt, LedgerUnavailable
+from tallystick.ledger.hold import Charge, Settlement
 from tallystick.ledger.ids import new_call_id
 from tallystick.ledger.intents import Intents, read_flights
 from tallystick.ledger.memory import MemoryLedger
 from tallystick.ledger.sqlite import SqliteLedger
 from tallystick.metering.admission import BudgetAdmission
 from tallystick.metering.budgets import put
-from tallystick.metering.finished import pack, unpack
-from tallystick.metering.leave import Who
+from tallystick.metering.claims import settlement
+from tallystick.metering.finished import Finished, pack, unpack
+from tallystick.metering.leave import Admitted, Denied, Who
 from tallystick.metering.meter import Meter
 from tallystick.metering.repair import Repaired, recover, repair
 from tallystick.metering.rules import make_budget
@@ -36,9 +38,9 @@ SAID = (
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-def run_call(meter, number, who=None):
-    call = meter.call("POST", URL, {}, ASKED, who=who)
-    call.ask()
+def run_call(meter, number, who=None, body=ASKED):
+    call = meter.call("POST", URL, {}, body, who=who)
+    assert isinstance(call.ask().result(5), Admitted)
     call.outgoing()
     call.answered(200, {"content-type": "application/json"})
     call.feed(SAID % number)
@@ -90,9 +92,13 @@ def test_an_entry_in_its_bytes_is_the_same_entry(tmp_path):
         meter.close()
     assert entry.cost is not None
     assert entry.usage_raw is not None
-    back = unpack(pack(entry))
-    assert back == entry
-    assert back.to_json() == entry.to_json()
+    taken = Settlement(charges=(Charge(budget_id="a", value="user=x", period="day", amount=2**62),), keep=True)
+    for said in (Finished(entry), Finished(entry, taken), Finished(entry, settlement(entry, ()))):
+        back = unpack(pack(said))
+        assert back == said
+        assert back.entry.to_json() == entry.to_json()
+    absurd = Settlement(charges=(Charge(budget_id="a", value="", period="day", amount=2**64),))
+    assert pack(Finished(entry, absurd)) is None
     with pytest.raises(LedgerCorrupt):
         unpack(b"\x80")
 
@@ -135,26 +141,92 @@ def test_what_the_ledger_does_not_take_is_spooled(tmp_path, kind, many):
         assert list((tmp_path / "x.flight").iterdir()) == []
 
 
-def test_soft_budgets_are_charged_and_hard_ones_do_not_wait_in_a_basket(tmp_path):
-    with MemoryLedger() as ledger:
+def test_calls_under_budgets_end_without_waiting_for_the_ledger(tmp_path):
+    with SqliteLedger(tmp_path / "ledger.db") as ledger:
         put(ledger, make_budget("soft", {"limit": "$1/day", "hard": False, "scope": {"team": "a"}}), NOW)
         put(ledger, make_budget("firm", {"limit": "$1/day", "scope": {"team": "b"}}), NOW)
         admission = BudgetAdmission(ledger, catalog)
         meter, later = gathering(ledger, tmp_path / "x.flight", admission=admission)
-        soft = run_call(meter, 1, Who(tags=Tags(team="a")))
-        firm = meter.call("POST", URL, {}, ASKED, who=Who(tags=Tags(team="b")))
-        firm.ask().result(5)
-        firm.outgoing()
-        firm.answered(200, {"content-type": "application/json"})
-        firm.feed(SAID % 2)
-        firm.close()
-        firm.settled.result(5)
-        assert [entry.call_id for entry in ledger.read()] == [firm.call_id]
-        later.come()
-        [account] = ledger.accounts("soft")
-        assert Money(account.balance.spent) == soft.entry.amount
+        for number in range(20):
+            soft = run_call(meter, 2 * number, Who(tags=Tags(team="a")))
+            firm = run_call(meter, 2 * number + 1, Who(tags=Tags(team="b")))
+            assert soft.settled.done()
+            assert firm.settled.done()
+        ledger.flush()
+        assert later.asked == []
+        for name, call in (("soft", soft), ("firm", firm)):
+            [account] = ledger.accounts(name)
+            assert Money(account.balance.spent) == call.entry.amount * 20
+            assert account.balance.held == 0
+        assert ledger.holds("open") == []
         meter.close()
         admission.close()
+    assert list((tmp_path / "x.flight").iterdir()) == []
+
+
+def test_an_ask_finds_what_calls_that_ended_before_have_given_back(tmp_path):
+    with SqliteLedger(tmp_path / "ledger.db") as ledger:
+        # Room for one call that may have 24 tokens of answer beside one that had 12, not beside one like itself.
+        put(ledger, make_budget("one", {"limit": "$0.00042"}), NOW)
+        admission = BudgetAdmission(ledger, catalog, wait=0.0)
+        meter, _ = gathering(ledger, tmp_path / "x.flight", admission=admission)
+        body = ASKED[:-1] + b', "max_tokens": 24}'
+        first = run_call(meter, 1, body=body)
+        second = meter.call("POST", URL, {}, body)
+        verdict = second.ask().result(5)
+        assert isinstance(verdict, Admitted)
+        assert not verdict.capped
+        third = meter.call("POST", URL, {}, body)
+        denied = third.ask().result(5)
+        assert isinstance(denied, Denied)
+        assert Money(denied.refused.spent) == first.entry.amount
+        assert denied.refused.held > 0
+        second.failed(ConnectionRefusedError())
+        meter.close()
+        admission.close()
+
+
+HELD = """
+import os, signal, sys
+from concurrent.futures import Future
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_basket import gathering, run_call
+from tallystick.defaults import catalog
+from tallystick.ledger.sqlite import SqliteLedger
+from tallystick.metering.admission import BudgetAdmission
+place = Path(sys.argv[1])
+class Slow(SqliteLedger):
+    def settle(self, entry, settlement, *, durable=False, later=False):
+        assert later
+        return Future()
+ledger = Slow(place)
+meter, _ = gathering(ledger, place.with_name(place.name + ".flight"), admission=BudgetAdmission(ledger, catalog))
+print(*[run_call(meter, number).entry.amount.pico for number in range(3)], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_leaves_no_money_held_for_calls_that_have_ended(tmp_path):
+    place = tmp_path / "ledger.db"
+    with SqliteLedger(place) as ledger:
+        put(ledger, make_budget("firm", {"limit": "$1/day"}), datetime.now(UTC))
+    child = subprocess.run(
+        [sys.executable, "-c", HELD, str(place), str(Path(__file__).parent)],
+        check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert child.returncode == -signal.SIGKILL
+    costs = [int(word) for word in child.stdout.split()]
+    with SqliteLedger(place) as ledger:
+        assert len(ledger.holds("open")) == len(costs) == 3
+        # What nobody has answered for yet is suspect, until the slots say how it ended.
+        assert len(ledger.expire()) == 3
+        assert recover(ledger, place.with_name("ledger.db.flight")) == 3
+        [account] = ledger.accounts("firm")
+        assert (account.balance.spent, account.balance.held) == (sum(costs), 0)
+        assert {hold.state for hold in ledger.holds()} == {"settled"}
+        assert all(entry.hold_id == entry.call_id for entry in ledger.read())
+        assert ledger.verify() == []
 
 
 CHILD = """

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tallystick.core.money import Money
+from tallystick.errors import LedgerCorrupt
 from tallystick.insight.spend import total_json
 from tallystick.ledger.entry import rfc3339
-from tallystick.ledger.intents import InFlight, read_flights
+from tallystick.ledger.intents import InFlight, read_ended, read_flights
 from tallystick.ledger.query import Total
+from tallystick.metering.finished import unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tallystick.ledger.entry import Entry
 
 
 class Flights(msgspec.Struct, frozen=True):
@@ -73,6 +77,17 @@ def look_flights(folder: Path | None) -> Flights:
     except OSError:
         return Flights()
     return Flights(tuple(one for one in found if one.alive), tuple(one for one in found if not one.alive))
+
+
+def ended_call(folder: Path | None, call_id: str) -> Entry | None:
+    """The entry of a call that has ended a moment ago and is on its way to the ledger; None where there is none."""
+    if folder is None:
+        return None
+    try:
+        record = read_ended(folder, call_id)
+        return None if record is None else unpack(record).entry
+    except (OSError, LedgerCorrupt):
+        return None
 
 
 def run_spends(totals: Sequence[Total], flights: Flights, most: int) -> tuple[RunSpend, ...]:

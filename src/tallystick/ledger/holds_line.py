@@ -19,10 +19,11 @@ class AskJob(Task[Verdict]):
     """One ask and how it stands. `number` is its place in the line, None as long as it has none; `until` and `begun`
     are instants of `time.monotonic`. A grant is `durable`: it is told when a power cut cannot undo it."""
 
-    __slots__ = ("_places", "ask", "begun", "number", "queued", "until", "withdrawn")
+    __slots__ = ("_places", "ahead", "ask", "begun", "number", "queued", "until", "withdrawn")
 
-    def __init__(self, ask: Ask, wait: float) -> None:
+    def __init__(self, ask: Ask, wait: float, *, ahead: bool = False) -> None:
         super().__init__(durable=True)
+        self.ahead = ahead
         self.ask = ask
         self.begun = time.monotonic()
         self.until = self.begun + wait

@@ -213,6 +213,16 @@ def _encoded(words: tuple[str, str, str, str]) -> tuple[bytes, bytes, bytes, byt
 def read_flights(folder: Path) -> list[InFlight]:
     """The calls in flight of all processes that use a ledger, oldest first; those of dead ones too. Those that have
     ended are not in flight."""
+    found = [flight for flight in _look(folder) if flight.record is None]
+    return sorted(found, key=lambda flight: (flight.started_us, flight.call_id))
+
+
+def read_ended(folder: Path, call_id: str) -> bytes | None:
+    """The record of a call that has ended and may not be in the ledger yet; None where there is none."""
+    return next((flight.record for flight in _look(folder) if flight.call_id == call_id and flight.record), None)
+
+
+def _look(folder: Path) -> list[InFlight]:
     found: list[InFlight] = []
     for place in _files(folder):
         try:
@@ -221,10 +231,10 @@ def read_flights(folder: Path) -> list[InFlight]:
             continue
         try:
             dead = _locked(handle, fcntl.LOCK_SH)
-            found += [one for one in _read(handle, place.name, alive=not dead) if one.record is None]
+            found += _read(handle, place.name, alive=not dead)
         finally:
             os.close(handle)
-    return sorted(found, key=lambda flight: (flight.started_us, flight.call_id))
+    return found
 
 
 @contextmanager

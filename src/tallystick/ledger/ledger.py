@@ -118,13 +118,16 @@ class Ledger(Protocol):
         """All keys of a namespace with their text."""
         ...
 
-    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+    def authorise(self, ask: Ask, *, wait: float = 0.0, ample: bool = False) -> Future[Granted | Refused | Stale]:
         """Sets money aside in all accounts of the ask, or in none. A grant is safe from a power cut before it is told.
 
         An ask that would fit but for holds in flight waits for them up to `wait` seconds, and no later ask for the
         same account overtakes it, whatever process it comes from. A refusal moves no counter. Asking again for the
         same request while its hold is open gives the same grant. The future raises ConflictError where the id stands
         for another request or a call that has ended, InputError for claims that make no sense.
+
+        `ample` says that there seemed to be room for many such calls; then what is settled with `later` need not be
+        written first, and what it gives back may be missing.
         """
         ...
 
@@ -133,10 +136,14 @@ class Ledger(Protocol):
         room, never fewer than before, safe from a power cut. The future raises InputError for a call that has ended."""
         ...
 
-    def settle(self, entry: Entry, settlement: Settlement, *, durable: bool = False) -> Future[Receipt]:
+    def settle(
+        self, entry: Entry, settlement: Settlement, *, durable: bool = False, later: bool = False
+    ) -> Future[Receipt]:
         """Enters a call, charges the accounts and ends its hold (whose id is the call's), all or nothing. A call
         without a hold is charged likewise. The same again changes nothing; the future raises ConflictError where
-        another entry or another settlement stands. A call that comes late is settled all the same."""
+        another entry or another settlement stands. A call that comes late is settled all the same. With `later` it
+        is written together with what comes next, or a few hundredths of a second later: for those who do not wait, and
+        who keep the entry safe meanwhile."""
         ...
 
     def release(self, hold_id: str) -> Future[None]:

@@ -160,7 +160,13 @@ class MemoryLedger:
             self._open()
             return {key: text for (space, key), text in sorted(self._state.items()) if space == namespace}
 
-    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+    def authorise(
+        self,
+        ask: Ask,
+        *,
+        wait: float = 0.0,
+        ample: bool = False,  # noqa: ARG002 - nothing lies about
+    ) -> Future[Granted | Refused | Stale]:
         """Sets money aside. See `Ledger.authorise`."""
         job = AskJob(ask, wait)
         try:
@@ -183,6 +189,7 @@ class MemoryLedger:
         settlement: Settlement,
         *,
         durable: bool = False,  # noqa: ARG002 - nothing is durable
+        later: bool = False,  # noqa: ARG002 - it costs nothing to do it now
     ) -> Future[Receipt]:
         """Enters a call and ends its hold. See `Ledger.settle`."""
 

@@ -216,9 +216,9 @@ class PostgresLedger:
         with self._reading() as connection:
             return dict(connection.execute(named("all_state"), (namespace,)).fetchall())
 
-    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+    def authorise(self, ask: Ask, *, wait: float = 0.0, ample: bool = False) -> Future[Granted | Refused | Stale]:
         """Sets money aside. See `Ledger.authorise`."""
-        return self._queue(AskJob(ask, wait))
+        return self._queue(AskJob(ask, wait, ahead=ample))
 
     def extend(self, hold_id: str, output: int) -> Future[int]:
         """Lets a hold cover more. See `Ledger.extend`."""
@@ -230,9 +230,10 @@ class PostgresLedger:
         settlement: Settlement,
         *,
         durable: bool = False,  # noqa: ARG002 - all are
+        later: bool = False,
     ) -> Future[Receipt]:
         """Enters a call and ends its hold. See `Ledger.settle`."""
-        return self._queue(SettleJob(entry, settlement, durable=False))
+        return self._queue(SettleJob(entry, settlement, durable=False), later=later)
 
     def release(self, hold_id: str) -> Future[None]:
         """Gives a hold back. See `Ledger.release`."""
@@ -323,9 +324,9 @@ class PostgresLedger:
     def _grouped(self) -> GroupCommit:
         return GroupCommit(self._commit, lambda: None, self._tidy, self)
 
-    def _queue(self, task: Task[T]) -> Future[T]:
+    def _queue(self, task: Task[T], *, later: bool = False) -> Future[T]:
         self._writable()
-        self._group.submit(task)
+        self._group.submit(task, later=later)
         return task.future
 
     def _holding(self, work: Callable[[HoldsSheet], T]) -> T:

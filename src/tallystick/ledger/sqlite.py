@@ -100,6 +100,7 @@ class SqliteLedger(Answering):
         read_only: bool = False,
     ) -> None:
         self._path = Path(path)
+        self._log = self._path.with_name(f"{self._path.name}-wal")
         self._clock = clock
         self._timeout = timeout
         self._read_only = read_only
@@ -172,17 +173,19 @@ class SqliteLedger(Answering):
         with self._reading() as (connection, _):
             return dict(connection.execute(queries()["all_state"], (namespace,)).fetchall())
 
-    def authorise(self, ask: Ask, *, wait: float = 0.0) -> Future[Granted | Refused | Stale]:
+    def authorise(self, ask: Ask, *, wait: float = 0.0, ample: bool = False) -> Future[Granted | Refused | Stale]:
         """Sets money aside. See `Ledger.authorise`."""
-        return self._queue(AskJob(ask, wait))
+        return self._queue(AskJob(ask, wait, ahead=ample))
 
     def extend(self, hold_id: str, output: int) -> Future[int]:
         """Lets a hold cover more. See `Ledger.extend`."""
         return self._queue(Extend(hold_id, output))
 
-    def settle(self, entry: Entry, settlement: Settlement, *, durable: bool = False) -> Future[Receipt]:
+    def settle(
+        self, entry: Entry, settlement: Settlement, *, durable: bool = False, later: bool = False
+    ) -> Future[Receipt]:
         """Enters a call and ends its hold. See `Ledger.settle`."""
-        return self._queue(SettleJob(entry, settlement, durable=durable))
+        return self._queue(SettleJob(entry, settlement, durable=durable), later=later)
 
     def release(self, hold_id: str) -> Future[None]:
         """Gives a hold back. See `Ledger.release`."""
@@ -270,9 +273,9 @@ class SqliteLedger(Answering):
     ) -> None:
         self.close()
 
-    def _queue(self, task: Task[T]) -> Future[T]:
+    def _queue(self, task: Task[T], *, later: bool = False) -> Future[T]:
         self._writable()
-        self._group.submit(task)
+        self._group.submit(task, later=later)
         return task.future
 
     @contextlib.contextmanager
@@ -399,7 +402,7 @@ class SqliteLedger(Answering):
 
     def _sync(self) -> None:
         """Makes the disk keep all that was committed. In WAL mode that is the -wal file; nobody's commit waits."""
-        sync_log(self._path)
+        sync_log(self._path, self._log)
 
     def _checkpoint(self) -> None:
         """Moves a long log into the file, here rather than in somebody's commit. It is no matter if it cannot."""
@@ -407,8 +410,7 @@ class SqliteLedger(Answering):
             now = time.monotonic()
             if now < self._checkpoint_at:  # the log's file stays as long as it was when all of it has been moved
                 return
-            wal = self._path.with_name(self._path.name + "-wal")
-            if wal.stat().st_size < _CHECKPOINT_BYTES or not self._desk.reading.acquire(blocking=False):
+            if self._log.stat().st_size < _CHECKPOINT_BYTES or not self._desk.reading.acquire(blocking=False):
                 return
             self._checkpoint_at = now + _CHECKPOINT_SECONDS
             try:

@@ -11,10 +11,11 @@ from tallystick.errors import LedgerUnavailable
 _datasync: Final = getattr(os, "fdatasync", os.fsync)
 
 
-def sync_log(path: Path) -> None:
-    """Returns when the disk has all that was committed to the ledger `path`. Raises LedgerUnavailable."""
+def sync_log(path: Path, log: Path) -> None:
+    """Returns when the disk has all that was committed to the ledger `path`, whose log is `log`. Raises
+    LedgerUnavailable."""
     try:
-        file = os.open(path.with_name(path.name + "-wal"), os.O_RDWR)
+        file = os.open(log, os.O_RDWR)
     except FileNotFoundError:
         return  # the last connection has gone, and has synced everything into the file itself
     except OSError as error:

@@ -8,6 +8,7 @@ asked for that waits for it.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -25,6 +26,9 @@ SYNC_DELAY: Final = 0.03
 POLL: Final = 0.002
 """While tasks stand in the line, it is asked so often (in seconds) whether they are due."""
 
+LATER: Final = 0.015
+"""What nobody waits for is committed after so many seconds, or with what comes before and cannot go ahead of it."""
+
 GATHER: Final = 0.001
 """While many ask at once, a commit waits so many seconds for more of them."""
 
@@ -39,9 +43,11 @@ R = TypeVar("R")
 
 class Task(Generic[R]):
     """Something to do in the ledger, and the future that tells how it went. `receipt` is what it came to; a task that
-    has neither receipt nor error is not done. With `durable` the future waits until the disk has it."""
+    has neither receipt nor error is not done. With `durable` the future waits until the disk has it. One that is
+    `ahead` may be committed before what nobody waits for."""
 
     __slots__ = ("durable", "error", "future", "receipt")
+    ahead = False
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
@@ -138,6 +144,8 @@ class GroupCommit:
         self._unsynced = threading.Condition(lock)
         self._calm = threading.Condition(lock)
         self._queue: deque[Task[Any]] = deque()
+        self._later: deque[Task[Any]] = deque()
+        self._later_at = 0.0
         self._committed: list[Task[Any]] = []
         self._dirty = False
         self._working = False
@@ -146,36 +154,45 @@ class GroupCommit:
         self._closing = False
         self._ended = False
         self._sleeping = False
+        self._deep = False
         self._crowd = 0
         self._poked = False
         self._threads: list[threading.Thread] = []
         self._fault: TallyError | None = None
 
-    def submit(self, task: Task[Any]) -> None:
-        """Queues a task. Raises LedgerUnavailable after `close` or when the disk failed to keep what was written."""
+    def submit(self, task: Task[Any], *, later: bool = False) -> None:
+        """Queues a task; `later` says that nobody waits for it. Raises LedgerUnavailable after `close` or when the disk
+        failed to keep what was written."""
         if self._fault is not None:
             raise self._fault
         if self._closing:
             raise _closed()
         # Without the lock, for which a crowd would queue. The writer looks at the queue once more after it has said
         # that it sleeps, and so does who ends it; so what is put here is seen by them, or they are seen here.
-        self._queue.append(task)
-        if self._sleeping or not self._threads or self._ended:
+        if later:
+            if not self._later:
+                self._later_at = time.monotonic() + LATER
+            self._later.append(task)
+        else:
+            self._queue.append(task)
+        if (self._deep if later else self._sleeping) or not self._threads or self._ended:
             self._wake(task)
 
     def _wake(self, task: Task[Any]) -> None:
         with self._work:
             if not self._ended:
                 self._start()
-                if self._queue:
+                if self._queue or self._later:
                     # It is called once; it finds the rest in the queue. One that has taken everything meanwhile, and
                     # sleeps again, must go on counting as asleep.
                     self._work.notify()
                     self._sleeping = False
                 return
-            try:
-                self._queue.remove(task)
-            except ValueError:
+            for queue in (self._queue, self._later):
+                if task in queue:
+                    queue.remove(task)
+                    break
+            else:
                 # The writer has seen it, and tells what became of it.
                 return
         raise self._fault or _closed()
@@ -193,6 +210,7 @@ class GroupCommit:
         """Returns when all that was queued is written and synced."""
         with self._work:
             self._urgent = True
+            self._work.notify()
             self._unsynced.notify()
             self._calm.wait_for(lambda: self._fault is not None or self._idle())
             self._urgent = False
@@ -219,7 +237,7 @@ class GroupCommit:
             thread.start()
 
     def _idle(self) -> bool:
-        return not (self._queue or self._working or self._dirty or self._syncing)
+        return not (self._queue or self._later or self._working or self._dirty or self._syncing)
 
     def _write(self) -> None:
         while (tasks := self._next()) is not None:
@@ -248,22 +266,36 @@ class GroupCommit:
             self._working = False
             if self._idle():
                 self._calm.notify_all()
-            if not (self._queue or self._closing or self._poked):
-                self._sleeping = True
-                self._work.wait_for(lambda: self._queue or self._closing or self._poked, POLL if waiting else None)
-                self._sleeping = False
+            self._sleep(poll=waiting)
             if 2 * len(self._queue) < self._crowd >= CROWD and not (self._closing or self._poked):
                 # Most of those who asked last are on their way back; one commit for them costs less than several.
                 self._work.wait(GATHER)
             if self._closing:
-                self._ended = not self._queue
-            if self._ended and not self._queue:
+                self._ended = not (self._queue or self._later)
+            if self._ended and not (self._queue or self._later):
                 # The syncer may wait for the writer's last word.
                 self._unsynced.notify()
                 return None
             self._ended = False
             self._working = True
-            return self._take()
+            return self._take(waiting=waiting)
+
+    def _sleep(self, *, poll: bool) -> None:
+        """Until there is something to do. What nobody waits for lies for a while, so that more comes to it; who brings
+        more of it then need not wake anybody."""
+        if self._ready():
+            return
+        self._sleeping = True
+        self._work.wait_for(self._ready, POLL if poll else LATER)
+        if not (poll or self._later or self._ready()):
+            self._deep = True
+            self._work.wait_for(lambda: self._later or self._ready())
+            self._deep, self._sleeping = False, True
+            self._work.wait_for(self._ready, LATER)
+        self._sleeping = False
+
+    def _ready(self) -> bool:
+        return bool(self._queue or self._closing or self._poked or (self._urgent and self._later))
 
     def _due(self) -> bool:
         poked, self._poked = self._poked, False
@@ -286,22 +318,27 @@ class GroupCommit:
     def _left_waiting(self) -> list[Task[Any]]:
         return [] if self._line is None else self._line.leave()
 
-    def _take(self) -> list[Task[Any]]:
-        queue = self._queue
-        tasks: list[Task[Any]] = []
-        room = MAX_BATCH
-        while queue:
-            room -= queue[0].size
-            if room < 0 and tasks:
-                break
-            tasks.append(queue.popleft())
+    def _take(self, *, waiting: bool) -> list[Task[Any]]:
+        """What is committed next: nearly all that was asked for, and what nobody waits for when it is time for it, or
+        when `waiting` or some task here may depend on it."""
+        tasks = _first_of(self._queue)
+        if self._later and (
+            waiting
+            or self._urgent
+            or self._closing
+            or not all(task.ahead for task in tasks)
+            or not tasks
+            or time.monotonic() >= self._later_at
+        ):
+            tasks[:0] = _first_of(self._later)
         self._crowd = max(sum([task.durable for task in tasks]), self._crowd * 3 // 4)
         return tasks
 
     def _drained(self) -> list[Task[Any]]:
         tasks: list[Task[Any]] = []
-        while self._queue:
-            tasks.append(self._queue.popleft())
+        for queue in (self._later, self._queue):
+            while queue:
+                tasks.append(queue.popleft())
         return tasks
 
     def _settle(self, done: Sequence[Task[Any]]) -> None:
@@ -348,6 +385,18 @@ class GroupCommit:
                 self._syncing = False
                 if self._fault is not None or self._idle():
                     self._calm.notify_all()
+
+
+def _first_of(queue: deque[Task[Any]]) -> list[Task[Any]]:
+    """Takes out about as much as is committed at once."""
+    tasks: list[Task[Any]] = []
+    room = MAX_BATCH
+    while queue:
+        room -= queue[0].size
+        if room < 0 and tasks:
+            break
+        tasks.append(queue.popleft())
+    return tasks
 
 
 def _closed() -> LedgerUnavailable:

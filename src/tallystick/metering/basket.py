@@ -1,7 +1,7 @@
 """Basket: finished calls on their way to the ledger, many at once.
 
-Their entries lie in their slots, which outlive a killed process. So nobody waits for the ledger, and its writer is
-woken once for all that have ended within `SECONDS`, not for each.
+They lie in their slots, which outlive a killed process. So nobody waits for the ledger, and its writer is woken once
+for all that have ended within `SECONDS`, not for each.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tallystick.errors import TallyError
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.ledger import Receipt
-from tallystick.metering.finished import pack
+from tallystick.metering.finished import Finished, pack
 from tallystick.metering.leave import Leave
 
 if TYPE_CHECKING:
+    from tallystick.ledger.hold import Settlement
     from tallystick.ledger.intents import Slot
     from tallystick.metering.bench import Bench
 
@@ -40,27 +41,19 @@ class Basket:
     the basket."""
 
     def __init__(self, bench: Bench, later: Callable[[float, Callable[[], object]], object]) -> None:
-        from tallystick.metering.passes import CountedLeave, FreeLeave
+        from tallystick.metering.passes import FreeLeave
 
         self._bench = bench
         self._later = later
         self._thread = threading.get_ident()
         self._waiting: deque[_Kept] = deque()
         self._due = False
-        self._free: tuple[type, ...] = (type(bench.plain_leave), FreeLeave)
-        self._kinds = frozenset((*self._free, CountedLeave))
+        self._free = frozenset((type(bench.plain_leave), FreeLeave))
 
     def take(self, entry: Entry, leave: Leave, slot: Slot) -> bool:
-        """Keeps an entry, safe from a killed process once this returns; False where its caller has to wait for the
-        ledger: money is held for the call, or there is no room."""
-        intents = self._bench.intents
-        if (
-            type(leave) not in self._kinds
-            or intents is None
-            or intents.used > MOST
-            or threading.get_ident() != self._thread
-            or not slot.finish(pack(entry))
-        ):
+        """Keeps the entry of a call that no budget concerns, safe from a killed process once this returns; False for
+        others, and where there is no room."""
+        if type(leave) not in self._free or threading.get_ident() != self._thread or not self.keeps(slot, entry, None):
             return False
         self._waiting.append(_Kept(entry, leave, slot))
         if not self._due:
@@ -68,17 +61,22 @@ class Basket:
             self._later(SECONDS, self.hand_over)
         return True
 
+    def keeps(self, slot: Slot, entry: Entry, settlement: Settlement | None) -> bool:
+        """Whether a slot keeps all that is to be written at a call's end, so that its caller need not wait for the
+        ledger. It is to be freed when the ledger has it."""
+        intents = self._bench.intents
+        if intents is None or intents.used > MOST:
+            return False
+        record = pack(Finished(entry, settlement))
+        return record is not None and slot.finish(record)
+
     def hand_over(self) -> None:
         """Gives the ledger all that waits."""
         self._due = False
         plain: list[_Kept] = []
         waiting = self._waiting
         while waiting:
-            kept = waiting.popleft()
-            if isinstance(kept.leave, self._free):
-                plain.append(kept)
-            else:
-                self._settle(kept)
+            plain.append(waiting.popleft())
         if len(plain) == 1:
             self._settle(plain[0])
         elif plain:

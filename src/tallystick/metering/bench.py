@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from tallystick.catalog.catalog import Catalog
@@ -21,10 +22,11 @@ from tallystick.ledger.ledger import Ledger, Receipt
 from tallystick.ledger.promise import Promise
 from tallystick.metering.entropy import call_id
 from tallystick.metering.faults import LOG, Faults
-from tallystick.metering.leave import Admission, Admitted, Denied, Leave
+from tallystick.metering.leave import Admission, Admitted, Denied, Keep, Leave
 from tallystick.metering.spool import Spool
 
 if TYPE_CHECKING:
+    from tallystick.ledger.hold import Settlement
     from tallystick.metering.live import Live
 
 _T = TypeVar("_T")
@@ -37,12 +39,30 @@ class Keeping(Protocol):
     """What keeps the entries of finished calls until the ledger has them. See `Basket`."""
 
     def take(self, entry: Entry, leave: Leave, slot: Slot) -> bool:
-        """Keeps an entry; False where its caller has to wait for the ledger."""
+        """Keeps the entry of a call that no budget concerns, and hands it over later; False where it does not."""
+        ...
+
+    def keeps(self, slot: Slot, entry: Entry, settlement: Settlement | None) -> bool:
+        """Whether a slot keeps all that is to be written at a call's end."""
         ...
 
     def hand_over(self) -> None:
         """Gives the ledger all that waits."""
         ...
+
+
+class _Once:
+    """Whether what a call ends with was asked to be kept, and is."""
+
+    __slots__ = ("_keep", "kept")
+
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
+        self.kept = False
+
+    def __call__(self, entry: Entry, settlement: Settlement | None) -> bool:
+        self.kept = self._keep(entry, settlement)
+        return self.kept
 
 
 class PlainLeave:
@@ -62,7 +82,7 @@ class PlainLeave:
         """Nothing limits the call."""
         return done(output)
 
-    def settle(self, entry: Entry) -> Future[Receipt]:
+    def settle(self, entry: Entry, keep: Keep | None = None) -> Future[Receipt]:  # noqa: ARG002 - see Basket
         """Enters the call."""
         return self._ledger.submit([entry])
 
@@ -130,14 +150,21 @@ class Bench:
         """Hands the entry of a call that has ended to the ledger, and frees what showed it. The future never raises,
         and nobody can cancel it: a caller who goes away must not undo an entry."""
         slot = None if live is None else live.slot
-        if slot is not None and self.basket is not None and self.basket.take(entry, leave, slot):
+        basket = None if slot is None else self.basket
+        if basket is None or slot is None:
+            keep = None
+        elif basket.take(entry, leave, slot):
             return KEPT
+        else:
+            keep = _Once(partial(basket.keeps, slot))
         try:
-            written = leave.settle(entry)
+            written = leave.settle(entry, keep)
         except TallyError as error:
             return self.unwritten(entry, error, live)
-        future: Future[Receipt] = Promise()
-        future.set_running_or_notify_cancel()
+        future: Future[Receipt] = KEPT
+        if keep is None or not keep.kept:
+            future = Promise()
+            future.set_running_or_notify_cancel()
 
         def heard(result: Future[Receipt]) -> None:
             error = result.exception()
@@ -145,7 +172,8 @@ class Bench:
                 self.miss(entry, error)
             if live is not None:
                 live.free()
-            future.set_result(Receipt() if error is not None else result.result())
+            if future is not KEPT:
+                future.set_result(Receipt() if error is not None else result.result())
 
         written.add_done_callback(heard)
         return future

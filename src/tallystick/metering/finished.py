@@ -1,6 +1,7 @@
-"""Finished: an entry as the few bytes in which a call's slot keeps it until the ledger has it.
+"""Finished: what is to be written of a call that has ended, as the few bytes in which its slot keeps it until the
+ledger has it.
 
-The slot outlives a killed process, so a call whose entry lies there is as safe as one that is written.
+The slot outlives a killed process, so a call that lies there is as safe as one that is written.
 """
 
 from __future__ import annotations
@@ -14,8 +15,16 @@ from tallystick.core.money import Money
 from tallystick.core.usage import Usage
 from tallystick.errors import LedgerCorrupt, TallyError
 from tallystick.ledger.entry import Entry
+from tallystick.ledger.hold import Settlement
 
 _EMPTY: Final[dict[str, str]] = {}
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True):
+    """A call's entry, and what it takes from accounts (None: no budget concerns it)."""
+
+    entry: Entry
+    settlement: Settlement | None = None
 
 
 def _plain(value: Any) -> Any:
@@ -33,14 +42,21 @@ def _made(kind: type, value: Any) -> Any:
     return kind(value)
 
 
-pack: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
-"""The bytes of an entry."""
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 
-_decode: Final = msgspec.msgpack.Decoder(Entry, dec_hook=_made).decode
+_decode: Final = msgspec.msgpack.Decoder(Finished, dec_hook=_made).decode
 
 
-def unpack(record: bytes) -> Entry:
-    """The entry of these bytes. Raises LedgerCorrupt."""
+def pack(finished: Finished) -> bytes | None:
+    """The bytes of a finished call; None where a figure is larger than they can hold."""
+    try:
+        return _encode(finished)
+    except OverflowError:
+        return None
+
+
+def unpack(record: bytes) -> Finished:
+    """The finished call of these bytes. Raises LedgerCorrupt."""
     try:
         return _decode(record)
     except (msgspec.DecodeError, TallyError, ValueError, TypeError) as error:

@@ -14,7 +14,7 @@ import msgspec
 from tallystick.core.attribution import Tags
 from tallystick.ledger.budget import Budget
 from tallystick.ledger.entry import Entry
-from tallystick.ledger.hold import Refused
+from tallystick.ledger.hold import Refused, Settlement
 from tallystick.ledger.ledger import Receipt
 from tallystick.wire.facts import RequestFacts
 
@@ -61,6 +61,14 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
 _STATUS: Final = {"ledger_unavailable": 503, "unpriced_model": 400, "unmetered": 403, "model_not_allowed": 403}
 
 
+class Keep(Protocol):
+    """Keeps what is to be written at a call's end until the ledger has it."""
+
+    def __call__(self, entry: Entry, settlement: Settlement | None) -> bool:
+        """Whether it is safe now. Without a settlement no budget is concerned."""
+        ...
+
+
 class Leave(Protocol):
     """One call's leave. `ask` is called once, before the request goes; the rest only if that came out Admitted."""
 
@@ -77,8 +85,9 @@ class Leave(Protocol):
         """Asks for cover up to so many tokens of answer; the result is what is covered then."""
         ...
 
-    def settle(self, entry: Entry) -> Future[Receipt]:
-        """Enters the call and settles its hold, in one transaction."""
+    def settle(self, entry: Entry, keep: Keep | None = None) -> Future[Receipt]:
+        """Enters the call and settles its hold, in one transaction. `keep` is asked first whether it can keep all that
+        safe; if it can, the ledger takes its time."""
         ...
 
     def release(self) -> Future[None]:

@@ -24,7 +24,7 @@ from tallystick.metering.bounding import (
 )
 from tallystick.metering.claims import Account, Attributes, Bound, Matcher, settlement
 from tallystick.metering.desk import Desk
-from tallystick.metering.leave import Admitted, Denied, Who
+from tallystick.metering.leave import Admitted, Denied, Keep, Who
 from tallystick.metering.passes import Answer, charged, done, unpriced
 from tallystick.metering.sites import Lesson, Site
 from tallystick.wire.facts import RequestFacts
@@ -152,7 +152,7 @@ class HeldLeave:
         self._desk.ledger.extend(self._call.call_id, output + self._thoughts).add_done_callback(grown)
         return result
 
-    def settle(self, entry: Entry) -> Future[Receipt]:
+    def settle(self, entry: Entry, keep: Keep | None = None) -> Future[Receipt]:
         """Enters the call, charges its accounts and ends its hold, and lets its call site learn."""
         held = self._granted is not None
         if held and entry.hold_id is None:
@@ -160,7 +160,7 @@ class HeldLeave:
         if self._site is not _STRANGER:
             self._site.learn(self._counted, entry)
         taken = settlement(entry, self._accounts)
-        receipt = charged(self._desk, entry, self._accounts, taken)
+        receipt = charged(self._desk, entry, self._accounts, taken, keep)
         self._desk.charged(taken.charges)
         self._landed()
         if held and self._site.learned and self._desk.sites.due(self._name, self._site):
@@ -352,7 +352,7 @@ class HeldLeave:
                     self._forget()
                     self._unavailable(RuntimeError("the answer of the ledger could not be taken in"))
 
-        self._desk.ledger.authorise(ask, wait=wait).add_done_callback(answered)
+        self._desk.ledger.authorise(ask, wait=wait, ample=not last).add_done_callback(answered)
 
     def _hear(self, ask: Ask, future: Future[Granted | Refused | Stale], *, last: bool) -> None:
         error = future.exception()

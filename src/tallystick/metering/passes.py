@@ -13,7 +13,7 @@ from tallystick.ledger.promise import Promise
 from tallystick.metering.bench import ADMITTED
 from tallystick.metering.claims import Account, settlement
 from tallystick.metering.desk import Desk, nobody
-from tallystick.metering.leave import Admitted, Denied
+from tallystick.metering.leave import Admitted, Denied, Keep
 from tallystick.wire.facts import RequestFacts
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class FreeLeave:
         """Nothing limits it."""
         return done(output)
 
-    def settle(self, entry: Entry) -> Future[Receipt]:
+    def settle(self, entry: Entry, keep: Keep | None = None) -> Future[Receipt]:  # noqa: ARG002 - see Basket
         """Enters the call."""
         return self._ledger.submit([entry])
 
@@ -77,18 +77,20 @@ class CountedLeave:
         """Nothing limits it."""
         return done(output)
 
-    def settle(self, entry: Entry) -> Future[Receipt]:
+    def settle(self, entry: Entry, keep: Keep | None = None) -> Future[Receipt]:
         """Enters the call and charges the budgets."""
-        return charged(self._desk, entry, self._accounts, settlement(entry, self._accounts))
+        return charged(self._desk, entry, self._accounts, settlement(entry, self._accounts), keep)
 
     def release(self) -> Future[None]:
         """Nothing is held."""
         return done(None)
 
 
-def charged(desk: Desk, entry: Entry, accounts: tuple[Account, ...], taken: Settlement) -> Future[Receipt]:
+def charged(
+    desk: Desk, entry: Entry, accounts: tuple[Account, ...], taken: Settlement, keep: Keep | None
+) -> Future[Receipt]:
     """Enters a call and charges its accounts; whoever watches thresholds is told afterwards."""
-    receipt = desk.ledger.settle(entry, taken)
+    receipt = desk.ledger.settle(entry, taken, later=keep is not None and keep(entry, taken))
     if desk.notice is not nobody:
         receipt.add_done_callback(lambda _future: desk.notice(accounts))
     return receipt

@@ -13,6 +13,7 @@ from tallystick.catalog.catalog import Catalog
 from tallystick.core.usage import Usage
 from tallystick.errors import ConflictError, LedgerCorrupt
 from tallystick.ledger.entry import Entry
+from tallystick.ledger.hold import Settlement
 from tallystick.ledger.intents import SUFFIX, InFlight, ended, leftovers
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.query import Query
@@ -77,25 +78,23 @@ def recover(ledger: Ledger, folder: Path) -> int:
 def _enter_ended(ledger: Ledger, flights: Sequence[InFlight]) -> tuple[int, int, int]:
     """Enters the entries that slots have kept: how many are new, were known, or cannot be read."""
     written = known = unread = 0
-    matcher: Matcher | None = None
     for flight in flights:
         try:
-            entry = unpack(flight.record or b"")
+            finished = unpack(flight.record or b"")
         except LedgerCorrupt:
             unread += 1
             continue
-        matcher = matcher or Matcher(ledger.budgets())
-        new, there = _settle(ledger, matcher, entry)
+        new, there = _settle(ledger, finished.entry, finished.settlement or Settlement(charges=()))
         written, known = written + new, known + there
     return written, known, unread
 
 
-def _settle(ledger: Ledger, matcher: Matcher, entry: Entry) -> tuple[int, int]:
+def _settle(ledger: Ledger, entry: Entry, taken: Settlement) -> tuple[int, int]:
     """Enters a call and charges its budgets: whether it is new, or was known."""
     if next(iter(ledger.read(Query(call_id=entry.call_id))), None) is not None:
         return 0, 1
     try:
-        receipt = ledger.settle(entry, settlement(entry, _accounts(matcher, entry)), durable=True).result()
+        receipt = ledger.settle(entry, taken, durable=True).result()
     except ConflictError:
         return 0, 1
     return receipt.written, receipt.known
@@ -157,7 +156,7 @@ def _take(ledger: Ledger, file: Path) -> tuple[int, int, int]:
         found, unread = read_spool(data)
         written = known = 0
         for entry in found:
-            new, there = _settle(ledger, matcher, entry)
+            new, there = _settle(ledger, entry, settlement(entry, _accounts(matcher, entry)))
             written, known = written + new, known + there
         # A process that had the file open before it was taken may have added a line since.
         if taken.stat().st_size == len(data):

@@ -12,7 +12,7 @@ import msgspec
 from tallystick.gateway.api.desk import Asked, Desk
 from tallystick.gateway.api.http import Problem
 from tallystick.insight.api_rows import correction_json
-from tallystick.insight.flights import flight_json, look_flights
+from tallystick.insight.flights import ended_call, flight_json, look_flights
 from tallystick.insight.report import report
 from tallystick.insight.runtree import run_tree
 from tallystick.insight.spend import total_json
@@ -61,7 +61,8 @@ def call(desk: Desk, asked: Asked) -> tuple[int, dict[str, Any]]:
     # Looked at before the ledger: a call that ends in between is then found there.
     flights = look_flights(desk.flights)
     flight = next((one for one in (*flights.alive, *flights.left) if one.call_id == call_id), None)
-    entry = next(desk.ledger.read(Query(call_id=call_id)), None)
+    ended = None if flight is not None else ended_call(desk.flights, call_id)
+    entry = next(desk.ledger.read(Query(call_id=call_id)), ended)
     if entry is None and flight is None:
         raise Problem(404, f"There is no call {call_id[:80]!r}.", todo="GET /tally/v1/calls lists them.")
     in_flight = None
