@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -70,6 +71,7 @@ class ModelRef(msgspec.Struct, frozen=True):
             yield bare.removesuffix("-latest"), "latest"
 
 
+@lru_cache(maxsize=256)
 def provider_id(name: str) -> str:
     """The provider's id of a name in any usual spelling; `other:<name>` for one we do not know. Raises InputError for
     an empty or unprintable name."""

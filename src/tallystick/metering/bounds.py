@@ -25,7 +25,7 @@ class AdaptiveQuantile:
     with `update`; `bound` is the bound for the next one, None before `ENOUGH` values.
     """
 
-    __slots__ = ("_level", "_sorted", "_step", "_target", "_values")
+    __slots__ = ("_bound", "_level", "_sorted", "_step", "_target", "_values")
 
     def __init__(self, target: float, window: int = 1000, step: float = 0.02) -> None:
         if not 0 < target < 1 or window < ENOUGH or not 0 <= step < 1:
@@ -35,6 +35,7 @@ class AdaptiveQuantile:
         self._level = target
         self._values: deque[int] = deque(maxlen=window)
         self._sorted: list[int] = []
+        self._bound: int | None = None
 
     @property
     def count(self) -> int:
@@ -44,9 +45,7 @@ class AdaptiveQuantile:
     @property
     def bound(self) -> int | None:
         """The bound for the next value, or None while too little is known."""
-        if len(self._sorted) < ENOUGH:
-            return None
-        return self._at(self._level)
+        return self._bound
 
     def quantile(self, level: float) -> int | None:
         """The plain empirical quantile of the values held; None while too little is known."""
@@ -54,15 +53,16 @@ class AdaptiveQuantile:
 
     def update(self, value: int) -> None:
         """Takes in the next value and steers the level by whether the bound held."""
-        bound = self.bound
+        bound, values, held = self._bound, self._values, self._sorted
         if bound is not None:
-            missed = value > bound
-            self._level += self._step * ((1 if missed else 0) - (1 - self._target))
-            self._level = min(max(self._level, 0.0), 1.0 + self._step)
-        if len(self._values) == self._values.maxlen:
-            self._sorted.pop(bisect.bisect_left(self._sorted, self._values[0]))
-        self._values.append(value)
-        bisect.insort(self._sorted, value)
+            level = self._level + self._step * ((1 if value > bound else 0) - (1 - self._target))
+            self._level = min(max(level, 0.0), 1.0 + self._step)
+        if len(held) == values.maxlen:
+            held.pop(bisect.bisect_left(held, values[0]))
+        values.append(value)
+        bisect.insort(held, value)
+        if len(held) >= ENOUGH:
+            self._bound = self._at(self._level)
 
     def extend(self, values: Iterable[int]) -> AdaptiveQuantile:
         """Takes in several values in time order; returns itself."""

@@ -32,6 +32,9 @@ MOST_SITES: Final = 1000
 SHORT: Final = 4096
 """What names a call site is remembered with its hash up to so many characters."""
 
+_SYSTEM: Final = (b'"system', b'"developer"', b'"instructions"')
+"""One of these is in every body that has a system text; to look for them costs much less than to decode it."""
+
 WRITE_SECONDS: Final = 5.0
 NAMESPACE: Final = "calibration"
 KEY_NAME: Final = "key"
@@ -223,7 +226,8 @@ class Sites:
     def name_of(self, facts: RequestFacts, tags: Mapping[str, str]) -> str:
         """The call site that a request comes from: provider, model, agent or run name, system text and tools."""
         who = tags.get("agent") or tags.get("run_name") or ""
-        parts = (facts.provider, facts.model or "", facts.api, who, facts.system(), *facts.tools)
+        system = facts.system() if any(mark in facts.body for mark in _SYSTEM) else ""
+        parts = (facts.provider, facts.model or "", facts.api, who, system, *facts.tools)
         name = self._names.get(parts)
         if name is None:
             name = self.digest(*[part.encode("utf-8", "surrogatepass") for part in parts])
