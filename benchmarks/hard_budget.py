@@ -3,8 +3,9 @@
     python benchmarks/hard_budget.py [--callers 64] [--calls 8] [--rounds 15] [--through sdk,tasks,meter] [--profile]
 
 Both ledgers are files and both clients are tracked; only one ledger has a budget, a hard one with ample room. CPU is that
-of the whole process with all threads, the writers and the wait for their last sync included. The two take turns, and
-each round is compared with itself. `sdk` are threads that call through the openai client, `tasks` are tasks of one event
+of the whole process with all threads, the writers and the wait for their last sync included. They take turns, and each
+round is compared with itself. "waiting" has no budget either, but its calls wait before they are sent for as long as
+those with one do: what a client's connections cost more when its calls come in bursts is there, too. `sdk` are threads that call through the openai client, `tasks` are tasks of one event
 loop that do, `meter` is the meter alone in threads, without a client and a network, and `loop` the same in tasks.
 """
 
@@ -16,6 +17,7 @@ import cProfile
 import gc
 import itertools
 import pstats
+import queue
 import statistics
 import subprocess
 import sys
@@ -32,12 +34,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import tallystick
 from _timing import machine, table
+from tallystick import defaults
 from tallystick.capture.process import make_meter
 from tallystick.ledger.budget import Budget
+from tallystick.ledger.hold import Ask, Granted, Refused, Stale
+from tallystick.ledger.ids import new_call_id
+from tallystick.ledger.intents import Intents
 from tallystick.ledger.ledger import Receipt
+from tallystick.ledger.promise import Promise
 from tallystick.ledger.sqlite import SqliteLedger
+from tallystick.metering.bench import PlainLeave
 from tallystick.metering.handover import awaitable
-from tallystick.metering.leave import Denied
+from tallystick.metering.leave import Admitted, Denied
 from tallystick.metering.meter import CallMeter, Meter
 
 TARGET_US = 150
@@ -202,32 +210,88 @@ def _alone(work: Work, calls: int, profile: cProfile.Profile) -> None:
         threading.Thread.run = before  # type: ignore[method-assign]
 
 
+class Timed(SqliteLedger):
+    """A ledger that notes how long asks wait, in seconds."""
+
+    waits: list[float] | None = None
+
+    def authorise(self, ask: Ask, *, wait: float = 0.0, ample: bool = False) -> Future[Granted | Refused | Stale]:
+        """See `Ledger.authorise`."""
+        future = super().authorise(ask, wait=wait, ample=ample)
+        if self.waits is not None:
+            begun, waits = time.perf_counter(), self.waits
+            future.add_done_callback(lambda _: waits.append(time.perf_counter() - begun))
+        return future
+
+
+class Waiting(PlainLeave):
+    """Leave that limits nothing and takes a while: all that ask within `pause` seconds wait for it together."""
+
+    def __init__(self, ledger: SqliteLedger, pause: float) -> None:
+        super().__init__(ledger)
+        self.pause = pause
+        self.asked: queue.SimpleQueue[Future[Admitted | Denied]] = queue.SimpleQueue()
+        threading.Thread(target=self._let_go, daemon=True).start()
+
+    def ask(self) -> Future[Admitted | Denied]:
+        """Admitted, a little later."""
+        future: Future[Admitted | Denied] = Promise()
+        self.asked.put(future)
+        return future
+
+    def _let_go(self) -> None:
+        while True:
+            waiting = [self.asked.get()]
+            time.sleep(self.pause)
+            while not self.asked.empty():
+                waiting.append(self.asked.get())
+            for one in waiting:
+                one.set_result(Admitted())
+
+
+def waiting_meter(ledger: SqliteLedger, place: Path, pause: float) -> Meter:
+    """A meter whose calls wait as long as if there were a budget."""
+    intents = Intents(place.with_name(f"{place.name}.flight"), new_call_id)
+    meter = Meter(ledger, defaults.catalog, intents=intents)
+    meter._bench.plain_leave = Waiting(ledger, pause)
+    return meter
+
+
 def measure(name: str, url: str, folder: Path, given: argparse.Namespace) -> list[str]:
-    """One row: the medians of both, of their difference, and whether that is within the target."""
-    makers = {"sdk": by_sdk, "tasks": by_tasks, "meter": by_meter, "loop": by_loop}
-    with SqliteLedger(folder / "without.db") as free, SqliteLedger(folder / "with.db") as limited:
+    """One row: the medians of all three, of the difference a budget makes, and whether that is within the target."""
+    make = {"sdk": by_sdk, "tasks": by_tasks, "meter": by_meter, "loop": by_loop}[name]
+    places = [folder / f"{kind}.db" for kind in ("without", "waiting", "with")]
+    with SqliteLedger(places[0]) as free, SqliteLedger(places[1]) as waiting, Timed(places[2]) as limited:
         limited.put_budget(Budget(budget_id="hot", limit=10**24))
-        pairs = []
-        for place, ledger in (("without.db", free), ("with.db", limited)):
-            meter = make_meter(ledger, folder / place)
-            pairs.append((makers[name](meter, url), ledger))
-        for work, ledger in pairs:
+        plain, budgeted = (
+            make(make_meter(one, place), url) for one, place in zip((free, limited), places[::2], strict=True)
+        )
+        for work, ledger in ((plain, free), (budgeted, limited)):
             work(1, 30)
             used(work, ledger, given)
+        limited.waits = []
+        used(budgeted, limited, given)
+        pause, limited.waits = statistics.median(limited.waits), None
+        waiter = make(waiting_meter(waiting, places[1], pause), url)
+        used(waiter, waiting, given)
+        kinds = ((plain, free), (waiter, waiting), (budgeted, limited))
         if given.profile:
-            for work, _ in pairs:
+            for work, _ in kinds:
                 _profile(work, given)
-        found: list[list[float]] = [[], []]
+        found: list[list[float]] = [[], [], []]
         for number in range(given.rounds):
-            for which in (0, 1) if number % 2 else (1, 0):
-                found[which].append(used(*pairs[which], given))
+            for which in (0, 1, 2) if number % 2 else (2, 1, 0):
+                found[which].append(used(*kinds[which], given))
         assert len(limited.holds("open")) == 0
-        more = [budgeted - bare for bare, budgeted in zip(*found, strict=True)]
+        more = [one - bare for bare, _, one in zip(*found, strict=True)]
         added = statistics.median(more)
         spread = statistics.quantiles(more, n=4)
-        told = f"{spread[0]:+.0f} to {spread[2]:+.0f}"
-        verdict = "met" if added <= TARGET_US else "not met"
-        return [name, *(f"{statistics.median(one):.0f}" for one in found), f"{added:+.0f}", told, verdict]
+        beyond = statistics.median(one - other for _, other, one in zip(*found, strict=True))
+        return [
+            name, *(f"{statistics.median(one):.0f}" for one in found), f"{added:+.0f}",
+            f"{spread[0]:+.0f} to {spread[2]:+.0f}", f"{beyond:+.0f}", f"{pause * 1e3:.1f}",
+            "met" if added <= TARGET_US else "not met",
+        ]  # fmt: skip
 
 
 def _profile(work: Work, given: argparse.Namespace) -> None:
@@ -251,7 +315,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(measure(name, url, Path(folder), given))
     print(f"{machine()}; {given.callers} callers, {given.rounds} rounds of {given.callers * given.calls} calls each")
-    head = ["through", "without, CPU us", "with", "added", "middle half", f"target <= {TARGET_US}"]
+    head = ["through", "without, CPU us", "waiting", "with", "added", "middle half", "to waiting", "wait ms",
+            f"target <= {TARGET_US}"]  # fmt: skip
     print(table(head, rows))
 
 
