@@ -70,7 +70,7 @@ class _Desk:
         self.writing = threading.RLock()
         self.rules: Rules | None = None
         self.moved = FOLD_MOVES
-        """Moves written here since somebody last looked how many wait; at first nobody knows."""
+        """How many moves wait, as far as is known here; at first nobody knows."""
 
     def close(self) -> None:
         self.pool.close()
@@ -377,7 +377,10 @@ class PostgresLedger:
             return
         desk.moved = 0
         with contextlib.suppress(LedgerError), desk.pool.lend() as (connection, _):
-            if waiting(connection) >= FOLD_MOVES:
+            found = waiting(connection)
+            if found < FOLD_MOVES:
+                desk.moved += found
+            else:
                 fold(connection, int(self._clock() * 1_000_000))
 
     def _before_fork(self) -> None:

@@ -25,7 +25,7 @@ from tallystick.ledger.ledger import Receipt
 from tallystick.ledger.postgres_batch import Batch, Doubt, Outcome
 from tallystick.ledger.postgres_holds import Counter, HoldsSheet
 from tallystick.ledger.postgres_leaf import Leaf, Sheet
-from tallystick.ledger.postgres_link import Clash, Connection, ConnectionLost, Link, query, stale
+from tallystick.ledger.postgres_link import Clash, Connection, ConnectionLost, Link, numbered, query, stale
 from tallystick.ledger.postgres_pool import rolled_back
 from tallystick.ledger.postgres_rows import add_moves, arrays, line, plain
 from tallystick.ledger.postgres_shelf import check_charges
@@ -317,7 +317,8 @@ class Book:
         else:
             self._doubt = doubt
             if last:
-                row = connection.execute(query("write_holds_and_calls"), (*last[0][1], *writes)).fetchone()
+                cursor = psycopg.RawCursor(connection)
+                row = cursor.execute(numbered("write_holds_and_calls"), (*last[0][1], *writes)).fetchone()
             else:
                 row = connection.execute(query("write_holds"), writes).fetchone()
             self._doubt = None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import select
 from collections.abc import Iterator
+from functools import cache
+from itertools import count
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -32,6 +35,9 @@ _NOT_WRITTEN: Final = "Nothing of this was entered; what was there before is int
 _LOST: Final = ("08", "57P")
 _CLASHES: Final = ("40001", "40P01", "55P03")
 _MISSING: Final = ("42P01", "3F000", "42883")
+_OURS: Final = (psycopg.ProgrammingError, psycopg.NotSupportedError)
+"""Without a code of the server's: a statement that the driver would not send, which trying again does not mend."""
+
 _WORDS: Final = {
     "25006": ("is read-only", "Name the address of the server that takes writes."),
     "28000": ("does not let you in", "Check the user's name and the server's pg_hba.conf."),
@@ -182,6 +188,12 @@ class Link:
             return Clash(
                 f"The ledger {self.place} {_WORDS['55P03'][0]}: {text}.", money=_NOT_WRITTEN, todo="Try again."
             )
+        if code is None and isinstance(error, _OURS):
+            return LedgerUnavailable(
+                f"A statement for the ledger {self.place} is wrong: {text}.",
+                money=_NOT_WRITTEN,
+                todo="Report this fault of tallystick, or install another version.",
+            )
         if code in _WORDS:
             what, todo = _WORDS[code]
             return LedgerUnavailable(f"The ledger {self.place} {what}: {text}.", money=_NOT_WRITTEN, todo=todo)
@@ -205,6 +217,14 @@ class Link:
 def query(name: str) -> str:
     """A named query's text."""
     return queries()[name]
+
+
+@cache
+def numbered(name: str) -> str:
+    """A named query's text as `psycopg.RawCursor` takes it. Any other cursor would parse one of more than 50 values
+    anew each time."""
+    numbers = count(1)
+    return re.sub("%s", lambda _: f"${next(numbers)}", query(name))
 
 
 def stale(connection: Connection) -> bool:

@@ -118,31 +118,40 @@ def _has_surrogates(text: str) -> bool:
 
 def arrays(lines: Sequence[Line], keys: Sequence[str | None], calendar: Calendar) -> list[str]:
     """The arrays of `write_calls`, written out: psycopg would take longer over them than the server."""
-    call_ids, *numbers, bodies = zip(*[one.columns for one in lines], strict=True)
-    started, _, runs = numbers[0], numbers[1], numbers[2]
+    call_ids, *columns_of_numbers, bodies = zip(*[one.columns for one in lines], strict=True)
+    started, runs = columns_of_numbers[0], columns_of_numbers[2]
     places = list(map(calendar.place, started))
-    found = [_array(map(_quoted, call_ids))]
-    found += [_array(map(str, column)) for column in numbers]
+    found = [texts(call_ids), *map(numbers, columns_of_numbers)]
     # A call of no run has no number there.
-    found[3] = _array(["NULL" if run is None else str(run) for run in runs])
+    found[3] = _some_numbers(runs)
     found.append(_array([f'"\\\\x{body.hex()}"' for body in bodies]))
-    found += [_array([str(place[1]) for place in places]), _array([str(place[2]) for place in places])]
-    for times in zip(*map(timing, bodies), strict=True):
-        found.append(_array(["NULL" if time is None else str(time) for time in times]))
+    found += [numbers([place[1] for place in places]), numbers([place[2] for place in places])]
+    found += map(_some_numbers, zip(*map(timing, bodies), strict=True))
     hashed = [(key, place) for place, key in enumerate(keys, 1) if key is not None]
-    found += [_array([response_id(key).hex for key, _ in hashed]), _array([str(place) for _, place in hashed])]
+    found += [_array([response_id(key).hex for key, _ in hashed]), numbers([place for _, place in hashed])]
     kinds = [(place, *pair) for place, one in enumerate(lines, 1) for pair in (one.rare or {}).items()]
-    found += [_array([str(kind[0]) for kind in kinds]), _array([_quoted(kind[1]) for kind in kinds])]
-    return [*found, _array([str(kind[2]) for kind in kinds])]
+    found += [numbers([kind[0] for kind in kinds]), texts([kind[1] for kind in kinds])]
+    return [*found, numbers([kind[2] for kind in kinds])]
+
+
+def numbers(values: Iterable[int]) -> str:
+    """An array of whole numbers, written out."""
+    return _array(map(str, values))
+
+
+def texts(values: Iterable[str | None]) -> str:
+    """An array of texts, written out."""
+    return _array(
+        ["NULL" if one is None else '"' + one.replace("\\", "\\\\").replace('"', '\\"') + '"' for one in values]
+    )
+
+
+def _some_numbers(values: Iterable[int | None]) -> str:
+    return _array(["NULL" if one is None else str(one) for one in values])
 
 
 def _array(values: Iterable[str]) -> str:
     return "{" + ",".join(values) + "}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def kept(columns: Sequence[Any], rare: dict[str, int] | None) -> Kept:

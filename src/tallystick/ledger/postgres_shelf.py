@@ -13,7 +13,7 @@ from tallystick.ledger.hold import Ask, Charge, Claim, Seed
 from tallystick.ledger.holds import Record
 from tallystick.ledger.holds_shelf import KEPT_US, Known, record_of, row_of
 from tallystick.ledger.postgres_link import Connection, query
-from tallystick.ledger.postgres_rows import plain
+from tallystick.ledger.postgres_rows import numbers, plain, texts
 
 _SHORT: Final = 200
 MAX_NAME: Final = 800
@@ -175,7 +175,7 @@ class PostgresShelf:
         return (
             *(map(_array, zip(*new, strict=True)) if new else _NONE_NEW),
             *(map(_array, kept_ones) if old else _NONE_CHANGED),
-            _array(given_back) if given_back else None,
+            texts(given_back) if given_back else None,
             listed(accounts),
         )
 
@@ -210,18 +210,8 @@ def listed(values: Sequence[object]) -> str | None:
     return _ENCODE(values).decode() if values else None
 
 
-def _array(values: Iterable[Any]) -> str:
-    """An array of texts or numbers, written out: psycopg would take longer over it than the server."""
-    return "{" + ",".join([_element(one) for one in values]) + "}"
-
-
-def _element(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, int):
-        return str(value)
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _array(values: Sequence[Any]) -> str:
+    return numbers(values) if isinstance(values[0], int) else texts(values)
 
 
 def kept(text: str) -> bool:

@@ -14,6 +14,7 @@ SELECT turn, numbers, CASE WHEN turn IS NOT NULL THEN write_calls(
     %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[],
     %s::smallint[], %s::smallint[], %s::smallint[], %s::bigint[], %s::integer[], %s::bigint[], %s::bigint[],
     %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::integer[], %s::integer[],
+    %s::bigint[], %s::bigint[],
     %s::uuid[], %s::integer[], %s::integer[], %s::text[], %s::bigint[]
 ) END
 FROM write_holds(
