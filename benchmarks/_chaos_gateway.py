@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -146,14 +147,23 @@ def start(tasks: Sequence[Task]) -> list[ForkServerProcess]:
     return started
 
 
-def disturb(gateway: Up, chance: random.Random, seconds: float, at_once: int) -> int:
-    """Kills workers at random moments for so many seconds; how many."""
+def disturb(gateway: Up, chance: random.Random, seconds: float, at_once: int, log: Notes) -> int:
+    """Kills workers at random moments for so many seconds, and notes when; how many."""
     killed, until = 0, time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(left, chance.uniform(0.2, 1.0)))
         for _ in range(at_once):
-            killed += gateway.kill_one(chance.choice) is not None
+            pid = gateway.kill_one(chance.choice)
+            log.add("killed", str(pid), f"{time.time():.3f}")
+            killed += pid is not None
     return killed
+
+
+def noted(log: Notes, again: Callable[[], object]) -> None:
+    """Restarts the database, and notes from when to when."""
+    begun = time.time()
+    again()
+    log.add("away", f"{begun:.3f}", f"{time.time():.3f}")
 
 
 def whole_again(gateway: Up) -> list[str]:
@@ -168,17 +178,18 @@ def play(plot: Plot, gateway: Up, found: Found) -> float:
     """Load and trouble, then the end of the gateway under load; the instant at which it was told to end."""
     chance = random.Random(plot.seed)
     tasks = [Task(gateway.openai, str(plot.folder), number, plot.seed) for number in range(CLIENTS)]
-    started = start(tasks)
+    started, log = start(tasks), Notes(plot.folder / "trouble.log")
     try:
         at_work(plot.folder, len(started))
         moment = chance.uniform(0.1, plot.seconds / 2)
         with contextlib.ExitStack() as stack:
             if plot.again is not None:
-                stack.enter_context(later(moment, plot.again))
-            found.killed = disturb(gateway, chance, plot.seconds, 2 if plot.trouble == "many" else 1)
+                stack.enter_context(later(moment, partial(noted, log, plot.again)))
+            found.killed = disturb(gateway, chance, plot.seconds, 2 if plot.trouble == "many" else 1, log)
         found.wrong += whole_again(gateway)
         time.sleep(1.0 + BEFORE)
         told = time.time()
+        log.add("told", f"{told:.3f}")
         code = gateway.stop()
         if code:
             found.wrong.append(f"tally up ended with {code}: {gateway.errors()[-300:]}")

@@ -1,6 +1,7 @@
 """What does the ledger lose when processes die, disks fill up and clocks jump? Rounds of clients that are killed at random.
 
     python benchmarks/chaos.py [--rounds 50] [--seconds 3] [--seed 1] [--store sqlite|postgres] [--power 5] [--gateway]
+        [--away 0] [--keep build/chaos]
 
 In each round three processes make calls of our simulator with openai's client, four at a time each, with and without a
 hard budget, streams and not; one of them is killed (-9), one is terminated, and one may meet a full disk, a file it
@@ -8,7 +9,8 @@ must not write, or a clock that jumps; the last ones stop by themselves. Each cl
 goes on. Then, after a repair: is every finished call in the ledger, once, at the price the provider says, and do all
 accounts add up? While the clients run, the accounts are read again and again. `--power` rounds pull the plug as well:
 what was written and not synced is gone. With `--gateway` the clients call through `tally up --workers 4`, whose workers
-are killed (see _chaos_gateway.py). Exits with 1 where anything is missing, doubled or wrong.
+are killed (see _chaos_gateway.py). `--away` keeps a database that restarts away for so many seconds more. What a round
+in which something is wrong has left is copied below the folder `--keep`. Exits with 1 where anything is missing, doubled or wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +35,21 @@ import _chaos_client as clients
 import _chaos_gateway as gateways
 import _chaos_power as power
 from _chaos_client import Order
-from _chaos_desk import TEAM, Found, Truth, Watch, answers, at_work, buried, check, end, prepare, put_budgets, store
+from _chaos_desk import (
+    TEAM,
+    Found,
+    Truth,
+    Watch,
+    answers,
+    at_work,
+    buried,
+    check,
+    end,
+    keep_evidence,
+    prepare,
+    put_budgets,
+    store,
+)
 from tallystick import defaults
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.opening import in_database, open_ledger
@@ -172,39 +188,59 @@ def told(number: int, kind: str, trouble: str, found: Found) -> str:
     )
 
 
-def rounds(kind: str, number: int, seed: int, seconds: float) -> Found:
+@dataclass(frozen=True)
+class Series:
+    """So many rounds. `away`: seconds that a database which restarts stays away; `keep`: where what is left of a round
+    goes in which something is wrong (None: nowhere)."""
+
+    number: int
+    seed: int
+    seconds: float
+    away: float
+    keep: Path | None
+
+    def keep_what_is_wrong(self, folder: Path, turn: int, found: Found) -> None:
+        """Keeps what a round has left, if something is wrong with it."""
+        if self.keep is not None and (found.wrong or found.missing or found.doubled):
+            keep_evidence(folder, self.keep / f"{self.seed + turn}", found)
+
+
+def rounds(kind: str, series: Series) -> Found:
     """Many rounds on one kind of ledger, each on a new one."""
     total, truth = Found(), Truth()
     troubles = [one for one in TROUBLES[kind] if one != "readonly" or os.geteuid() == 0]
     with Simulator(answers, heard=truth.hear, keep=0, typed=False) as simulator:
-        for turn in range(number):
+        for turn in range(series.number):
             trouble = troubles[turn % len(troubles)]
             with (
                 tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
                 store(kind, Path(name)) as (place, again),
             ):
-                restart = again if trouble == "restart" else _nothing
-                stage = Stage(place, Path(name), trouble, seed + turn, seconds, restart)
+                restart = partial(again, away=series.away) if trouble == "restart" else _nothing
+                stage = Stage(place, Path(name), trouble, series.seed + turn, series.seconds, restart)
                 found = run_round(stage, simulator.openai_url, truth)
+                series.keep_what_is_wrong(Path(name), turn, found)
             show(turn + 1, kind, trouble, found)
             total.add(found)
     return total
 
 
-def through(kind: str, number: int, seed: int, seconds: float) -> Found:
+def through(kind: str, series: Series) -> Found:
     """Many rounds through a gateway whose workers die, each on a new ledger."""
     total, truth = Found(), Truth()
     troubles = gateways.TROUBLES[kind]
     with Simulator(answers, heard=truth.hear, keep=0, typed=False) as simulator:
-        for turn in range(number):
+        for turn in range(series.number):
             trouble = troubles[turn % len(troubles)]
             with (
                 tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
                 store(kind, Path(name)) as (place, again),
             ):
-                befalls = {"crash": partial(again, signal.SIGQUIT), "restart": again}.get(trouble)
-                plot = gateways.Plot(place, Path(name), trouble, seed + turn, seconds, befalls)
+                signs = {"crash": signal.SIGQUIT, "restart": signal.SIGINT}
+                befalls = partial(again, signs[trouble], series.away) if trouble in signs else None
+                plot = gateways.Plot(place, Path(name), trouble, series.seed + turn, series.seconds, befalls)
                 found = gateways.run_round(plot, {"openai": simulator.openai_url}, truth)
+                series.keep_what_is_wrong(Path(name), turn, found)
             show(turn + 1, kind, trouble, found)
             print(
                 f"    {found.killed} workers killed, {found.held} finished calls are only held, {found.broken} cut off",
@@ -263,11 +299,13 @@ def main() -> int:
     options.add_argument("--store", choices=TROUBLES, default="sqlite")
     options.add_argument("--power", type=int, default=0)
     options.add_argument("--gateway", action="store_true")
+    options.add_argument("--away", type=float, default=0)
+    options.add_argument("--keep", type=Path)
     given = options.parse_args()
     prepare()
     broken = cuts(given.power, given.seed, given.seconds / 2) if given.power else []
     play_all = through if given.gateway else rounds
-    total = play_all(given.store, given.rounds, given.seed, given.seconds)
+    total = play_all(given.store, Series(given.rounds, given.seed, given.seconds, given.away, given.keep))
     print(told(given.rounds, given.store, "total", total))
     return 1 if total.missing or total.doubled or total.wrong or broken else 0
 

@@ -40,6 +40,23 @@ def test_a_round_loses_nothing_and_counts_nothing_twice(stand, tmp_path, trouble
     assert trouble == "clock" or found.spooled > 0
 
 
+def test_what_a_round_has_left_is_kept_where_something_is_wrong(tmp_path):
+    folder, keep = tmp_path / "round", tmp_path / "kept"
+    for name in ("0-1.notes", "home/x.spool/7.jsonl", "server/base/1"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    series = chaos.Series(number=2, seed=40, seconds=1.0, away=0.0, keep=keep)
+    series.keep_what_is_wrong(folder, 0, chaos.Found())
+    assert not keep.exists()
+    series.keep_what_is_wrong(folder, 1, chaos.Found(missing=1, wrong=["the finished call x has no entry"]))
+    found = {str(place.relative_to(keep)): place.read_text() for place in keep.rglob("*") if place.is_file()}
+    assert found == {
+        "41/0-1.notes": "0-1.notes",
+        "41/home/x.spool/7.jsonl": "home/x.spool/7.jsonl",
+        "41/wrong.txt": "the finished call x has no entry\n",
+    }
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     made = power.build(tmp_path_factory.mktemp("power"))

@@ -64,7 +64,7 @@ def rebuild(connection: sqlite3.Connection, zone: str) -> None:
 
 def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
     zone = connection.execute("SELECT value FROM state WHERE namespace = 'ledger' AND key = 'zone'").fetchone()[0]
-    words = Words(connection, adding=False)
+    words = _Unwritten(connection)
     calendar, floor = Calendar(zone), _floor(connection)
     sums = Sums(calendar, floor)
     problems: list[str] = []
@@ -92,6 +92,15 @@ def _wrong_sums(connection: sqlite3.Connection) -> Iterator[str]:
     ]
     for key in sorted(wrong)[:MAX_SHOWN]:
         yield f"Sum {key}: kept {kept.rare.get(key, 0)}, the entries give {expected.rare.get(key, 0)}."
+
+
+class _Unwritten(Words):
+    """Words that are only looked up. What has no number gets one below those of the axes that have no word: with one of
+    these its sums would be taken for theirs."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection, adding=False)
+        self._below = min(_AXES)
 
 
 class _Expected:

@@ -92,6 +92,11 @@ class Slot:
         view[at] = _DONE
         return True
 
+    @property
+    def finished(self) -> bool:
+        """Whether it keeps the record of a call that has ended."""
+        return self._give_back is not None and self._map[self._at] == _DONE
+
     def free(self) -> None:
         """The call's entry is written. Freeing twice is harmless."""
         give_back, self._give_back = self._give_back, None
@@ -148,6 +153,8 @@ class Intents:
             if place is not None and not used:
                 place.unlink(missing_ok=True)
             if handle is not None:
+                # The memory mapped from the file would keep the lock as long as somebody has a slot of it.
+                fcntl.flock(handle, fcntl.LOCK_UN)
                 os.close(handle)
 
     def _forget(self) -> None:
@@ -239,28 +246,34 @@ def _look(folder: Path) -> list[InFlight]:
 
 @contextmanager
 def leftovers(folder: Path) -> Iterator[list[InFlight]]:
-    """The calls in flight of dead processes, and those that have ended; nobody else can take them meanwhile. Their
-    files are removed when the block ends without an error."""
-    with _dead(folder) as files:
-        yield [flight for place, handle in files for flight in _read(handle, place.name, alive=False)]
-        for place, _ in files:
-            place.unlink(missing_ok=True)
+    """The calls in flight of dead processes, and those that have ended; nobody else can take them meanwhile. When the
+    block ends without an error they are taken out, but for those that it has taken off the list."""
+    with _taken(folder, lambda _flight: True) as found:
+        yield found
 
 
 @contextmanager
 def ended(folder: Path) -> Iterator[list[InFlight]]:
-    """The calls of dead processes that have ended and may not be in the ledger; nobody else can take them meanwhile.
-    When the block ends without an error they are taken out; those in flight stay."""
+    """The calls of dead processes that have ended and may not be in the ledger; otherwise like `leftovers`. Those in
+    flight stay."""
+    with _taken(folder, lambda flight: flight.record is not None) as found:
+        yield found
+
+
+@contextmanager
+def _taken(folder: Path, wanted: Callable[[InFlight], bool]) -> Iterator[list[InFlight]]:
     with _dead(folder) as files:
-        found = [[*_read(handle, place.name, alive=False)] for place, handle in files]
-        yield [flight for flights in found for flight in flights if flight.record is not None]
-        for (place, handle), flights in zip(files, found, strict=True):
-            if all(flight.record is not None for flight in flights):
+        slots = [[*_slots(handle, place.name, alive=False)] for place, handle in files]
+        found = [flight for some in slots for _, flight in some if wanted(flight)]
+        yield found
+        over = {(flight.owner, flight.call_id) for flight in found}
+        for (place, handle), some in zip(files, slots, strict=True):
+            done = [at for at, flight in some if (flight.owner, flight.call_id) in over]
+            if len(done) == len(some):
                 place.unlink(missing_ok=True)
                 continue
-            for at in range(SLOT, os.fstat(handle).st_size - SLOT + 1, SLOT):
-                if os.pread(handle, 1, at) == bytes((_DONE,)):
-                    os.pwrite(handle, bytes((_FREE,)), at)
+            for at in done:
+                os.pwrite(handle, bytes((_FREE,)), at)
 
 
 @contextmanager
@@ -275,7 +288,7 @@ def _dead(folder: Path) -> Iterator[list[tuple[Path, int]]]:
                 # Taken away by another one who looks at the same.
                 continue
             found.append((place, handle))
-            if not _locked(handle, fcntl.LOCK_EX):
+            if not _locked(handle, fcntl.LOCK_EX) or _foreign(handle):
                 found.pop()
                 os.close(handle)
         yield found
@@ -299,7 +312,19 @@ def _locked(handle: int, kind: int) -> bool:
     return True
 
 
+def _foreign(handle: int) -> bool:
+    """Whether another version has written a file: what it says can only be read by that one."""
+    head = os.pread(handle, len(_MAGIC), 0)
+    return head != _MAGIC and bool(head.strip(b"\0"))
+
+
 def _read(handle: int, owner: str, *, alive: bool) -> Iterator[InFlight]:
+    for _, flight in _slots(handle, owner, alive=alive):
+        yield flight
+
+
+def _slots(handle: int, owner: str, *, alive: bool) -> Iterator[tuple[int, InFlight]]:
+    """The calls in a file, each with its place."""
     size = os.fstat(handle).st_size
     data = os.pread(handle, size, 0)
     if not data.startswith(_MAGIC):
@@ -314,6 +339,9 @@ def _read(handle: int, owner: str, *, alive: bool) -> Iterator[InFlight]:
             record = data[at + _RECORD_AT : at + _RECORD_AT + min(size, ROOM)]
         _, started, updated, received, output, pico, *words = _FIXED.unpack_from(data, at)
         call_id, provider, api, model, run_id = (word.rstrip(b"\0").decode("utf-8", "replace") for word in words)
-        yield InFlight(
-            call_id, started, updated, received, output, pico, provider, api, model, run_id, alive, owner, record
+        yield (
+            at,
+            InFlight(
+                call_id, started, updated, received, output, pico, provider, api, model, run_id, alive, owner, record
+            ),
         )

@@ -89,24 +89,25 @@ class Book:
         waited, step = 0.0, _FIRST_PAUSE
         now_us = int(self._clock() * 1_000_000)
         while True:
+            earlier = self._doubt
             try:
                 with self._link.explained():
                     decided = self._attempt(batch, now_us)
             except (ConnectionLost, Clash) as error:
-                self._settle_doubt(error)
+                self._settle_doubt(error, earlier)
                 if waited < patience:
                     self._pause(step)
                     waited, step = waited + step, min(step * 2, _LONGEST_PAUSE)
                     continue
                 return self._failed(tasks, _unsure(error) if self._doubt else error)
             except TallyError as error:
-                self._settle_doubt(error)
-                return self._failed(tasks, error)
+                self._settle_doubt(error, earlier)
+                return self._failed(tasks, _unsure(error) if self._doubt else error)
             return _told(batch, decided)
 
     def holding(self, work: Callable[[HoldsSheet], T]) -> T:
         """Works on holds in a transaction of its own, outside of the queue. Raises TallyError."""
-        batch = Batch([], [])
+        batch, earlier = Batch([], []), self._doubt
         try:
             with self._link.explained():
                 connection, words = self._ready()
@@ -117,7 +118,7 @@ class Book:
                     found = work(holds)
                     self._commit(connection, Doubt(None, batch, []), [], holds)
         except LedgerError as error:
-            self._settle_doubt(error)
+            self._settle_doubt(error, earlier)
             raise (_unsure(error) if self._doubt else error) from None
         return found
 
@@ -141,13 +142,15 @@ class Book:
             task.receipt, task.error = None, error
         return [*tasks, *self._counter.given_up(error)]
 
-    def _settle_doubt(self, error: TallyError) -> None:
-        """A server that says why it refused a commit has not made it; only one that went away leaves a doubt."""
-        if not isinstance(error, ConnectionLost):
+    def _settle_doubt(self, error: TallyError, earlier: Doubt | None) -> None:
+        """A server that says why it refused a commit has not made it; only one that went away leaves a doubt. What it
+        says on the way to the next attempt is no word on the one before, whose doubt stays."""
+        if isinstance(error, ConnectionLost):
+            if self._connection is not None:
+                # What the server says before it hangs up may arrive before the end itself.
+                self._connection.close()
+        elif self._doubt is not earlier:
             self._doubt = None
-        # What the server says before it hangs up may arrive before the end itself.
-        elif self._connection is not None:
-            self._connection.close()
 
     def _attempt(self, batch: Batch, now_us: int) -> list[Task[Any]]:
         """Writes the batch; returns the asks that are decided."""
@@ -455,7 +458,7 @@ def _number(connection: Connection, name: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _unsure(error: LedgerError) -> LedgerUnavailable:
+def _unsure(error: TallyError) -> LedgerUnavailable:
     return LedgerUnavailable(
         error.what,
         money="Whether the last calls and holds were entered is not known.",

@@ -105,14 +105,13 @@ class Basket:
         try:
             written = kept.leave.settle(kept.entry)
         except TallyError as error:
-            self._bench.miss(kept.entry, error)
-            kept.slot.free()
+            if self._bench.miss(kept.entry, error, kept.slot):
+                kept.slot.free()
             return
 
         def heard(result: Future[Receipt]) -> None:
             error = result.exception()
-            if error is not None:
-                self._bench.miss(kept.entry, error)
-            kept.slot.free()
+            if error is None or self._bench.miss(kept.entry, error, kept.slot):
+                kept.slot.free()
 
         written.add_done_callback(heard)

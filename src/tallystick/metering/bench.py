@@ -168,9 +168,8 @@ class Bench:
 
         def heard(result: Future[Receipt]) -> None:
             error = result.exception()
-            if error is not None:
-                self.miss(entry, error)
-            if live is not None:
+            safe = error is None or self.miss(entry, error, slot)
+            if live is not None and safe:
                 live.free()
             if future is not KEPT:
                 future.set_result(Receipt() if error is not None else result.result())
@@ -180,22 +179,28 @@ class Bench:
 
     def unwritten(self, entry: Entry | None, error: Exception, live: Live | None) -> Future[Receipt]:
         """A call has ended that the ledger could not be asked to enter; None: it has no entry."""
-        if entry is not None:
-            self.miss(entry, error)
-        if live is not None:
+        safe = entry is None or self.miss(entry, error, None if live is None else live.slot)
+        if live is not None and safe:
             live.free()
         return KEPT
 
-    def miss(self, entry: Entry, error: BaseException) -> None:
-        """An entry that the ledger could not take: it goes into the spool, and is counted; said once."""
+    def miss(self, entry: Entry, error: BaseException, slot: Slot | None = None) -> bool:
+        """An entry that the ledger could not take: it goes into the spool, and is counted; said once. Whether its slot
+        may be freed: where the spool cannot be written either, one that keeps the entry goes on keeping it."""
         with self._lock:
             self.missed += 1
             first = self.missed == 1
-        kept = self._spool is not None and self._spool.add(entry)
+        spooled = self._spool is not None and self._spool.add(entry)
+        stays = not spooled and slot is not None and slot.finished
         if first:
-            where = f"Calls are kept in {self._spool.place}" if kept and self._spool is not None else "They are lost"
-            todo = "; bring them in with: tally ledger repair" if kept else ""
+            where = "They are lost"
+            if spooled and self._spool is not None:
+                where = f"Calls are kept in {self._spool.place}"
+            elif stays and self.intents is not None:
+                where = f"Calls are kept in {self.intents.folder}"
+            todo = "; bring them in with: tally ledger repair" if spooled or stays else ""
             LOG.warning("the ledger takes no entries: %s %s until it does%s.", error, where, todo)
+        return not stays
 
     def remember_attempt(self, key: object, call_id: str) -> None:
         """An attempt has failed; the first of its kind is what later ones point at."""

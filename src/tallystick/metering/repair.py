@@ -11,7 +11,7 @@ import msgspec
 
 from tallystick.catalog.catalog import Catalog
 from tallystick.core.usage import Usage
-from tallystick.errors import ConflictError, LedgerCorrupt
+from tallystick.errors import ConflictError, InputError, LedgerCorrupt
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.hold import Settlement
 from tallystick.ledger.intents import SUFFIX, InFlight, ended, leftovers
@@ -47,7 +47,6 @@ def repair(
     everything stays where it is."""
     cut = known = 0
     with leftovers(place.with_name(place.name + SUFFIX)) as flights:
-        done = [flight for flight in flights if flight.record is not None]
         for flight in flights:
             if flight.record is not None:
                 continue
@@ -56,11 +55,15 @@ def repair(
                 continue
             ledger.append([entry_of_flight(flight, catalog(), now)], durable=True)
             cut += 1
-        finished, there, unread = _enter_ended(ledger, done)
+        finished, there, unread = _enter_ended(ledger, flights)
         known += there
     spooled = 0
     for file in spool_files(spool):
-        written, there, broken = _take(ledger, file)
+        try:
+            written, there, broken = _take(ledger, file)
+        except FileNotFoundError:
+            # Another repair has just brought it in.
+            continue
         spooled, known, unread = spooled + written, known + there, unread + broken
     return Repaired(cut, spooled, known, unread, finished)
 
@@ -75,18 +78,29 @@ def recover(ledger: Ledger, folder: Path) -> int:
         return _enter_ended(ledger, flights)[0] if flights else 0
 
 
-def _enter_ended(ledger: Ledger, flights: Sequence[InFlight]) -> tuple[int, int, int]:
-    """Enters the entries that slots have kept: how many are new, were known, or cannot be read."""
-    written = known = unread = 0
+def _enter_ended(ledger: Ledger, flights: list[InFlight]) -> tuple[int, int, int]:
+    """Enters the entries that slots have kept: how many are new, were known, or cannot be entered. Those are taken off
+    the list, and so stay in their slots: another version may be able to."""
+    written = known = 0
+    unread: list[InFlight] = []
     for flight in flights:
-        try:
-            finished = unpack(flight.record or b"")
-        except LedgerCorrupt:
-            unread += 1
+        if flight.record is None:
             continue
-        new, there = _settle(ledger, finished.entry, finished.settlement or Settlement(charges=()))
+        try:
+            finished = unpack(flight.record)
+        except LedgerCorrupt:
+            unread.append(flight)
+            continue
+        try:
+            new, there = _settle(ledger, finished.entry, finished.settlement or Settlement(charges=()))
+        except InputError:
+            # What this ledger cannot keep must not hold up the others.
+            unread.append(flight)
+            continue
         written, known = written + new, known + there
-    return written, known, unread
+    for flight in unread:
+        flights.remove(flight)
+    return written, known, len(unread)
 
 
 def _settle(ledger: Ledger, entry: Entry, taken: Settlement) -> tuple[int, int]:
@@ -142,25 +156,29 @@ def _accounts(matcher: Matcher, entry: Entry) -> tuple[Account, ...]:
 
 
 def _take(ledger: Ledger, file: Path) -> tuple[int, int, int]:
-    """Enters a file's entries: how many are new, were known, or cannot be read. The file goes once all of it is in."""
-    taken = file.with_suffix(_TAKEN)
-    if file != taken:
-        if taken.exists():
-            # An earlier repair was interrupted; what it had taken comes first.
-            return 0, 0, 0
+    """Enters a file's entries: how many are new, were known, or cannot be entered. The file goes once all are in."""
+    taken = file
+    if file.suffix != _TAKEN:
+        # Its process may begin another one of this name, and one of an earlier repair may still be there.
+        taken = file.with_name(f"{file.stem}-{file.stat().st_ino}{_TAKEN}")
         file.rename(taken)
-    written = known = 0
+    written = known = unread = 0
     matcher = Matcher(ledger.budgets())
-    while True:
-        data = taken.read_bytes()
-        found, unread = read_spool(data)
-        written = known = 0
-        for entry in found:
-            new, there = _settle(ledger, entry, settlement(entry, _accounts(matcher, entry)))
-            written, known = written + new, known + there
-        # A process that had the file open before it was taken may have added a line since.
-        if taken.stat().st_size == len(data):
-            break
-    if not unread:
-        taken.unlink()
+    with taken.open("rb") as handle:
+        # A process that had the file open before it was taken may add a line meanwhile.
+        while data := handle.read():
+            found, broken = read_spool(data)
+            unread += broken
+            for entry in found:
+                try:
+                    new, there = _settle(ledger, entry, settlement(entry, _accounts(matcher, entry)))
+                except InputError:
+                    unread += 1
+                    continue
+                written, known = written + new, known + there
+        if not unread:
+            taken.unlink(missing_ok=True)
+            # Who adds a line after this sees that the file is gone, and writes it again.
+            if late := handle.read():
+                taken.write_bytes(late)
     return written, known, unread

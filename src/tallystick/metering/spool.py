@@ -15,6 +15,9 @@ from tallystick.ledger.jsonform import entry_from_json
 
 SUFFIX: Final = ".spool"
 
+_TRIES: Final = 3
+"""So often a line is written anew where a repair has just brought in, and taken away, the file that it went into."""
+
 
 class Spool:
     """A folder of JSON lines, one file per process; only its owner may read it.
@@ -36,7 +39,8 @@ class Spool:
 
     def add(self, entry: Entry) -> bool:
         """Keeps an entry; False where no folder can be written."""
-        line = json.dumps(entry.to_json(), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        # A character that has no bytes (half of a pair) is written as its escape, and so read as it was.
+        line = json.dumps(entry.to_json(), separators=(",", ":")).encode() + b"\n"
         with self._lock:
             return any(self._write(folder, line) for folder in self._folders)
 
@@ -44,18 +48,28 @@ class Spool:
         place = folder / f"{self._owner()}.jsonl"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                written = os.write(handle, line)
-                if written != len(line):
-                    # Half a line would spoil the next one.
-                    os.ftruncate(handle, os.fstat(handle).st_size - written)
-            finally:
-                os.close(handle)
+            written, stays = _append(place, line)
+            for _ in range(_TRIES):
+                if stays:
+                    break
+                written, stays = _append(place, line)
         except OSError:
             return False
         self._place = place
-        return written == len(line)
+        return written
+
+
+def _append(place: Path, line: bytes) -> tuple[bool, bool]:
+    """Adds a line to a file: whether it is written, and whether the file is still there."""
+    handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        written = os.write(handle, line)
+        if written != len(line):
+            # Half a line would spoil the next one.
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+        return written == len(line), os.fstat(handle).st_nlink > 0
+    finally:
+        os.close(handle)
 
 
 def spool_folders(ledger: Path, data: Path | None) -> tuple[Path, ...]:
