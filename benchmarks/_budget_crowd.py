@@ -54,6 +54,7 @@ class Outcomes:
                     figures = said.spent, said.held, said.limit, said.asked
                     self.refusals.append(
                         dict(zip(("spent", "held", "limit", "asked"), [one.pico for one in figures], strict=True))
+                        | {"queued": int(said.queued)}
                     )
         except (openai.APIError, RuntimeError, OSError) as error:
             with self.lock:

@@ -181,7 +181,8 @@ def broken(load: Load, row: Row) -> Iterator[str]:
     if balance is not None and balance.settled + balance.suspect + balance.held > LIMIT + balance.overdraft:
         yield f"the account is over its limit: {balance}"
     for said in row.refusals:
-        fits = said["spent"] + said["held"] + said["asked"] <= said["limit"]
+        # Where there is room, calls that have asked before are waiting for it, and the refusal says so.
+        fits = said["spent"] + said["held"] + said["asked"] <= said["limit"] and not said["queued"]
         if fits or said["limit"] != LIMIT or said["spent"] + said["held"] > LIMIT or said["spent"] < 0:
             yield f"a refusal that does not add up: {said}"
             return

@@ -248,7 +248,9 @@ def test_a_later_ask_does_not_overtake(limited: Ledger) -> None:
     limited.put_budget(budget("other"))
     granted(limited, ask("c1", claim(90), version=2))
     first = limited.authorise(ask("c2", claim(80), version=2), wait=20)
-    assert refused(limited, ask("c3", claim(5), version=2)).held == 90
+    behind = refused(limited, ask("c3", claim(5), version=2))
+    assert (behind.held, behind.queued) == (90, True)
+    assert not refused(limited, ask("c6", claim(20), version=2)).queued
     second = limited.authorise(ask("c4", claim(5), version=2), wait=20)
     granted(limited, ask("c5", claim(5, budget_id="other"), version=2))
     assert not first.done()

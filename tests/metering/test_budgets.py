@@ -14,13 +14,16 @@ from tallystick.core.money import Money
 from tallystick.core.usage import Usage
 from tallystick.errors import BudgetExceeded, ConfigError, InputError
 from tallystick.ledger.entry import Entry
+from tallystick.ledger.hold import Refused
 from tallystick.ledger.memory import MemoryLedger
 from tallystick.ledger.sqlite import SqliteLedger
 from tallystick.metering.admission import BudgetAdmission, open_admission
 from tallystick.metering.budgets import apply, find_budget, put, refusal, standings
+from tallystick.metering.desk import refusal_words
 from tallystick.metering.rules import limit_words, make_budget, parse_limit
 
 NOW = datetime.now(UTC)
+MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -231,6 +234,9 @@ def test_a_refusal_is_read_out_of_any_error():
     assert told.resets_at == datetime(2026, 11, 23, tzinfo=UTC)
     rolling = "Budget b: 2 calls spent and 0 calls held of 2 calls; this call may take up to 1 calls. There is room again in 1,012 s."
     assert refusal(ValueError(rolling)).retry_after == 1012
+    behind = Refused(budget_id="b", value="", spent=1, held=1, limit=5, asked=1, resets_at=MONDAY, queued=True)
+    told = refusal(ValueError(refusal_words(make_budget("b", {"limit": "5 calls/day"}), behind)))
+    assert (told.queued, told.resets_at, told.asked) == (True, MONDAY, 1)
     assert refusal(ValueError("Budget of time exceeded")) is None
 
 

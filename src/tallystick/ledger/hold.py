@@ -83,7 +83,8 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """No hold was made and no counter moved: the account that stood in the way, as it was."""
+    """No hold was made and no counter moved: the account that stood in the way, as it was. `queued` says that there
+    was room, but for calls that had asked before and were still waiting."""
 
     budget_id: str
     value: str
@@ -92,6 +93,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limit: int
     asked: int
     resets_at: datetime | None = None
+    queued: bool = False
 
 
 class Wait(msgspec.Struct, frozen=True, gc=False):

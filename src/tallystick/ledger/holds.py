@@ -206,7 +206,7 @@ class Till:
                 found.append(
                     (limit - stands.spent - stands.held, refused(claim, stands, limit, claim.amount(ask.output)))
                 )
-        return min(found, key=lambda one: one[0])[1]
+        return msgspec.structs.replace(min(found, key=lambda one: one[0])[1], queued=True)
 
     def grant(self, ask: Ask, granted: Granted) -> None:
         """Sets the money aside."""

@@ -185,7 +185,8 @@ def standings(ledger: Ledger, budget: Budget, now: datetime) -> tuple[Standing, 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """What a refused call met: the budget (with the value of its account, where it has one for each), what was spent
     and held of its limit, what the call might have taken, and when there is room again. Amounts are Money, or whole
-    numbers of `unit` tokens or calls. `advisory` says that callers set a tag of its scope themselves."""
+    numbers of `unit` tokens or calls. `queued` says that there was room, but for calls that had asked before and were
+    still waiting; `advisory` says that callers set a tag of its scope themselves."""
 
     budget: str
     value: str
@@ -196,6 +197,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     asked: Money | int
     resets_at: datetime | None = None
     retry_after: int | None = None
+    queued: bool = False
     advisory: bool = False
 
 
@@ -203,6 +205,7 @@ _AMOUNT: Final = r"-?\$[\d,]+(?:\.\d+)?|-?[\d,]+ (?:tokens|calls)"
 _SENTENCE: Final = re.compile(
     rf"Budget (?P<budget>[\w.-]+)(?: \((?P<value>[^\n]{{1,600}}?)\))?: (?P<spent>{_AMOUNT}) spent and "
     rf"(?P<held>{_AMOUNT}) held of (?P<limit>{_AMOUNT}); this call may (?:cost|take) up to (?P<asked>{_AMOUNT})\."
+    r"(?P<queued> Calls that asked before it are still waiting\.)?"
     r"(?: It resets at (?P<resets>\d{4}-\d\d-\d\d \d\d:\d\d) UTC\.)?(?: There is room again in (?P<after>[\d,]+) s\.)?"
     r"(?P<advisory> It is advisory:)?"
 )
@@ -225,6 +228,7 @@ def refusal(error: BaseException) -> Refusal | None:
         asked=_read_amount(match["asked"]),
         resets_at=None if resets is None else datetime.strptime(resets, "%Y-%m-%d %H:%M").replace(tzinfo=UTC),
         retry_after=None if after is None else int(after.replace(",", "")),
+        queued=match["queued"] is not None,
         advisory=match["advisory"] is not None,
     )
 

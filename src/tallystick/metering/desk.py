@@ -291,6 +291,8 @@ def refusal_words(budget: Budget | None, refused: Refused, retry_after: int | No
         f"Budget {refused.budget_id}{shown_value(refused.value)}: {shown(refused.spent)} spent and "
         f"{shown(refused.held)} held of {shown(refused.limit)}; this call may {verb} up to {shown(refused.asked)}."
     )
+    if refused.queued:
+        said += " Calls that asked before it are still waiting."
     if refused.resets_at is not None:
         return f"{said} It resets at {refused.resets_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
     if retry_after is not None:
