@@ -33,6 +33,11 @@ class Echo:
     async def close(self):
         self.ended = True
 
+    def at_once(self, exchange: Exchange):
+        if exchange.head.target == b"/fails-at-once":
+            raise LookupError("words that nobody should see")
+        return False
+
     async def serve(self, exchange: Exchange):
         scope = exchange.scope()
         self.seen.append(scope)
@@ -240,7 +245,7 @@ def test_old_clients_and_those_that_say_goodbye(echo):
 
 def test_an_application_that_fails_says_nothing_of_why(echo, caplog):
     _, _, port = echo()
-    for path in ("/fails", "/splits"):
+    for path in ("/fails", "/fails-at-once", "/splits"):
         with connect(port) as sock:
             status, _, said = talk(sock, ask(path))[0]
             assert (status, said) == (500, b"")

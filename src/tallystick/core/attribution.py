@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Final, TypeVar, overload
+from typing import Final
 
 from tallystick.errors import InputError
 
 MAX_TAGS: Final = 32
 MAX_LENGTH: Final = 256
-
-
-T = TypeVar("T")
 
 
 class Tags(Mapping[str, str]):
@@ -36,14 +33,6 @@ class Tags(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._pairs[name]
-
-    @overload
-    def get(self, name: str, /) -> str | None: ...
-    @overload
-    def get(self, name: str, /, default: str | T) -> str | T: ...
-    def get(self, name: str, /, default: object = None) -> object:
-        """The value of a tag, or `default`. Mapping's own way is several times slower where there is none."""
-        return self._pairs.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import ItemsView, Iterator, Mapping
-from typing import Final, TypeVar, overload
+from typing import Final
 
 from tallystick.errors import UsageError
 
@@ -69,9 +69,6 @@ def units_of(kind: str) -> str:
     return f"{unit}es" if unit.endswith("ch") else f"{unit}s"
 
 
-T = TypeVar("T")
-
-
 class Usage(Mapping[str, int]):
     """Immutable counts per kind. Kinds never overlap, so a cost is a dot product of usage and rates.
 
@@ -106,14 +103,6 @@ class Usage(Mapping[str, int]):
 
     def __getitem__(self, kind: str) -> int:
         return self._counts[kind]
-
-    @overload
-    def get(self, kind: str, /) -> int | None: ...
-    @overload
-    def get(self, kind: str, /, default: int | T) -> int | T: ...
-    def get(self, kind: str, /, default: object = None) -> object:
-        """The count of a kind, or `default`. Mapping's own way is several times slower where there is none."""
-        return self._counts.get(kind, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._counts)

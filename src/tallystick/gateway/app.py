@@ -20,7 +20,8 @@ from tallystick.gateway.limits import limited
 from tallystick.gateway.manner import Manner
 from tallystick.gateway.naming import who_asks
 from tallystick.gateway.paths import odd
-from tallystick.gateway.relay import Relay, Request, shape
+from tallystick.gateway.relay import Relay, shape
+from tallystick.gateway.request import Request
 from tallystick.gateway.upstreams import BUILT_IN, Upstream
 from tallystick.wire.answers import refusal
 from tallystick.wire.routes import is_free
@@ -110,6 +111,28 @@ class Gateway:
         else:
             await _own(house, exchange)
 
+    def at_once(self, exchange: Exchange) -> bool:
+        """Answers a call like one that was let through before, with all of it there; false for any other request."""
+        house, head = self.house, exchange.head
+        manner: Manner | None = head.known
+        if manner is None or not manner.plain or manner.house is not house:
+            return False
+        relay, upstream = house.relay, manner.upstream
+        if relay is None or upstream is None:
+            return False
+        body = exchange.whole()
+        call = None
+        request = Request(
+            head.method, manner.url, head.headers, head.named, body, upstream.provider, manner.who, None, manner
+        )
+        if len(body) <= house.settings.max_body:
+            call = relay.meter(request)
+        if call is None:
+            exchange.filled(body)
+            return False
+        relay.at_once(request, call, exchange)
+        return True
+
     async def _call(self, house: House, upstream: Upstream, manner: Manner, exchange: Exchange) -> None:
         """Takes a request for a provider."""
         head = exchange.head
@@ -131,6 +154,7 @@ class Gateway:
             request = Request(method, url, headers, named, body, upstream.provider, who, instead, manner)
             call = relay.meter(request)
             if call is not None:
+                manner.plain = key is None
                 if key is not None and not key.allows(call.facts.model):
                     _no_model(call.facts.model)
                 await relay.metered(request, call, exchange)

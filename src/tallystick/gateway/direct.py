@@ -6,8 +6,9 @@ A request is one write, a chunk of an answer one callback; connections are kept 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import httptools
 
@@ -25,6 +26,7 @@ AHEAD: Final = 64 * 1024
 """Bytes of an answer that are read ahead of a slow client."""
 
 _JOINED: Final = 64 * 1024
+_FRAMED: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTHLESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 Origin = tuple[bool, str, int]
@@ -42,6 +44,16 @@ class _Connection(asyncio.Protocol):
         self.transport: Any = None
         self.idle_since = 0.0
         self.parser = httptools.HttpResponseParser(self)
+
+    def ask(self, method: str, head: bytes, body: bytes) -> DirectAnswer:
+        """Writes a request, and says where its answer arrives."""
+        answer = self.answer = DirectAnswer(self, bodiless=method == "HEAD")
+        if len(body) <= _JOINED:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+        return answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -91,9 +103,8 @@ class _Connection(asyncio.Protocol):
         if answer is None or status < 200:
             return
         answer.status = status
-        names = {name for name, _ in answer.headers}
         bodiless = status in (204, 304) or answer.bodiless
-        answer.until_close = not bodiless and not names & {b"content-length", b"transfer-encoding"}
+        answer.until_close = not bodiless and _FRAMED.isdisjoint([name for name, _ in answer.headers])
         answer.begun = True
         if answer.bodiless:
             # The parser waits for a body that a HEAD does not get, so the connection is of no more use.
@@ -130,13 +141,14 @@ class DirectAnswer:
 
     __slots__ = (
         "_connection", "_fault", "_waiter", "ahead", "begun", "bodiless", "chunks", "ended",
-        "headers", "heard", "paused", "status", "until_close",
+        "headers", "heard", "paused", "status", "told", "until_close",
     )  # fmt: skip
 
     def __init__(self, connection: _Connection, *, bodiless: bool) -> None:
         self._connection = connection
         self._fault: UpstreamFault | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.told: Callable[[], None] | None = None
         self.bodiless = bodiless
         self.begun = self.ended = self.paused = self.until_close = False
         self.chunks: list[bytes] = []
@@ -166,6 +178,11 @@ class DirectAnswer:
             if self.ended:
                 return None
             await self.more()
+        return self.taken()
+
+    def taken(self) -> bytes:
+        """What has come and was not read; empty where that is nothing."""
+        chunks = self.chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self.ahead = 0
@@ -174,11 +191,30 @@ class DirectAnswer:
             self._connection.transport.resume_reading()
         return data
 
+    async def opened(self) -> Self:
+        """The answer itself, when its head is there. Raises UpstreamFault."""
+        try:
+            while not self.begun:
+                await self.more()
+        except BaseException:
+            self.drop()
+            raise
+        return self
+
     async def aclose(self) -> None:
         """Stops reading; a connection whose answer was not read to its end is closed."""
+        self.drop()
+
+    def drop(self) -> None:
+        """Stops reading."""
         if not self.ended and self._connection.answer is self:
             self._connection.answer = None
             self._connection.transport.abort()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the rest will never come."""
+        return self._fault is not None
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -190,6 +226,9 @@ class DirectAnswer:
 
     def wake(self) -> None:
         """Something has come."""
+        if self.told is not None:
+            self.told()
+            return
         waiter = self._waiter
         if waiter is not None and (self.chunks or self.ended or self._fault is not None or self.begun):
             self._waiter = None
@@ -198,7 +237,7 @@ class DirectAnswer:
 
     def look(self, now: float, wait: float) -> None:
         """Ends an answer whose provider has been silent for too long while somebody waits for it."""
-        if self._waiter is None:
+        if self._waiter is None and self.told is None:
             self.heard = max(self.heard, now - wait / 2)
         if self.heard + wait > now:
             return
@@ -223,22 +262,16 @@ class DirectSender:
     async def send(self, method: str, url: str, headers: Headers, body: bytes) -> DirectAnswer:
         """Sends a request and returns when the head of the answer is there. Raises UpstreamFault."""
         origin, first = _place(method, url)
-        lines = headers.lines if type(headers) is Prepared else Prepared(headers).lines
-        end = b"\r\n" if not body and method in _LENGTHLESS else b"content-length: %d\r\n\r\n" % len(body)
         connection = self._kept(origin) or await self._connected(origin)
-        answer = connection.answer = DirectAnswer(connection, bodiless=method == "HEAD")
-        if len(body) <= _JOINED:
-            connection.transport.write(b"".join((first, lines, end, body)))
-        else:
-            connection.transport.write(b"".join((first, lines, end)))
-            connection.transport.write(body)
-        try:
-            while not answer.begun:
-                await answer.more()
-        except BaseException:
-            await answer.aclose()
-            raise
-        return answer
+        return await connection.ask(method, _head(method, url, first, headers, body), body).opened()
+
+    def begin(self, method: str, url: str, headers: Headers, body: bytes) -> DirectAnswer | None:
+        """Sends a request on a connection that is kept, without waiting for anything; None where there is none."""
+        origin, first = _place(method, url)
+        connection = self._kept(origin)
+        if connection is None:
+            return None
+        return connection.ask(method, _head(method, url, first, headers, body), body)
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -287,15 +320,13 @@ class DirectSender:
     async def _connected(self, origin: Origin) -> _Connection:
         loop = asyncio.get_running_loop()
         secure, host, port = origin
+        made = _Connection(self, origin, loop)
         try:
             async with asyncio.timeout(self._connect):
-                _, made = await loop.create_connection(
-                    lambda: _Connection(self, origin, loop),
-                    host,
-                    port,
-                    ssl=self._context if secure else None,
-                    server_hostname=host if secure else None,
-                )
+                if secure:
+                    await self._agreed(made, host, port)
+                else:
+                    await loop.create_connection(lambda: made, host, port)
         except TimeoutError:
             raise ConnectError("The provider could not be reached in time.", timed_out=True) from None
         except (OSError, ValueError) as error:
@@ -303,6 +334,29 @@ class DirectSender:
         if self._looking is None:
             self.look()
         return made
+
+    async def _agreed(self, made: _Connection, host: str, port: int) -> None:
+        """Connects and agrees on TLS."""
+        from tallystick.gateway.shell import Shell
+
+        shell = Shell(made, self._context, host, made.loop)
+        transport, _ = await made.loop.create_connection(lambda: shell, host, port)
+        try:
+            await shell.ready
+        except BaseException:
+            transport.abort()
+            raise
+
+
+def _head(method: str, url: str, first: bytes, headers: Headers, body: bytes) -> bytes:
+    """The head of a request, which begins with `first`."""
+    if not body and method in _LENGTHLESS:
+        return first + Prepared(headers).lines + b"\r\n"
+    prepared = headers if type(headers) is Prepared else Prepared(headers)
+    begins = prepared.begins
+    if begins is None or begins[0] != method or begins[1] != url:
+        begins = prepared.begins = method, url, first + prepared.lines + b"content-length: "
+    return b"%b%d\r\n\r\n" % (begins[2], len(body))
 
 
 @lru_cache(maxsize=256)

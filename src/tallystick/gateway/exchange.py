@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from functools import lru_cache
 from http import HTTPStatus
+from types import TracebackType
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -64,6 +65,26 @@ class Way(Protocol):
         """The answer has been sent."""
         ...
 
+    def proceed(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """The answer is made by a task from here on."""
+        ...
+
+    def broke(self, exchange: Exchange, error: BaseException) -> None:
+        """Making the answer has failed."""
+        ...
+
+
+class Moved(Protocol):
+    """What makes the answer where no task does."""
+
+    def left(self) -> None:
+        """The client has gone."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        ...
+
 
 class Head:
     """The head of a request. All requests that begin with the same bytes, but for their length, share one: then the
@@ -97,7 +118,7 @@ class Exchange:
 
     __slots__ = (
         "_ahead", "_chunked", "_connection", "_parts", "_silent", "_started", "_timer", "_told", "_waiter", "begun",
-        "complete", "ended", "expects", "gone_seen", "head", "keep", "task",
+        "complete", "ended", "expects", "gone_seen", "head", "keep", "passing", "task",
     )  # fmt: skip
 
     def __init__(self, connection: Way, head: Head) -> None:
@@ -106,6 +127,7 @@ class Exchange:
         self.keep = head.keep
         self.complete = self.begun = self.ended = self.gone_seen = self.expects = False
         self.task: asyncio.Task[None] | None = None
+        self.passing: Moved | None = None
         self._chunked = self._silent = self._told = False
         self._parts: list[bytes] = []
         self._ahead = 0
@@ -160,8 +182,34 @@ class Exchange:
         """The client has gone. For the connection."""
         self.gone_seen = True
         self.wake()
+        if self.passing is not None:
+            self.passing.left()
         if self.task is not None and not self.task.done():
             self._timer = self._connection.loop.call_later(DRAIN_SECONDS, self.task.cancel)
+
+    def proceed(self, work: Coroutine[Any, Any, None]) -> None:
+        """Goes on with a task."""
+        self._connection.proceed(self, work)
+
+    def cancel(self) -> None:
+        """Ends what is being done for it. For the connection."""
+        if self.task is not None:
+            self.task.cancel()
+        elif self.passing is not None:
+            self.passing.cancel()
+
+    def __enter__(self) -> None:
+        """What fails within ends the connection, as a task that fails does."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return False
+        if self.passing is not None:
+            self.passing.cancel()
+        self._connection.broke(self, error)
+        return isinstance(error, Exception)
 
     def wake(self) -> None:
         """Something has changed for who waits. For the connection."""
@@ -180,28 +228,43 @@ class Exchange:
 
     # The answer.
 
-    async def start(self, status: int, headers: RawHeaders) -> None:
+    def begin(self, status: int, headers: RawHeaders) -> None:
         """Sends the head."""
         self._connection.write(self._head(status, headers, None))
 
-    async def body(self, data: bytes) -> None:
-        """Sends a piece of the body, as slowly as the client takes it."""
-        connection = self._connection
+    def piece(self, data: bytes) -> None:
+        """Sends a piece of the body. Who sends more should wait where this has made the connection `crowded`."""
         if data and not self._silent:
-            connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        if connection.full is not None:
-            await connection.full
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
-    async def end(self, data: bytes = b"") -> None:
+    def finish(self, data: bytes = b"") -> None:
         """Sends the last piece."""
         if self._chunked and not self._silent:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        connection = self._connection
         if data and not self._silent:
-            connection.write(data)
+            self._connection.write(data)
         self._over()
-        if connection.full is not None:
-            await connection.full
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the client takes less than it is given."""
+        return self._connection.full is not None
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        """Sends the head."""
+        self.begin(status, headers)
+
+    async def body(self, data: bytes) -> None:
+        """Sends a piece of the body, as slowly as the client takes it."""
+        self.piece(data)
+        if self._connection.full is not None:
+            await self._connection.full
+
+    async def end(self, data: bytes = b"") -> None:
+        """Sends the last piece."""
+        self.finish(data)
+        if self._connection.full is not None:
+            await self._connection.full
 
     def reply(self, status: int, headers: RawHeaders, body: bytes) -> bool:
         """Sends a whole answer; true where one should wait until it is `taken`."""
@@ -252,8 +315,8 @@ class Exchange:
         keep = self.keep and not self._connection.leaving and self.complete
         measured = False
         lines = [_status_line(status)]
-        lines += [b"%b: %b\r\n" % pair for pair in headers]
         for name, value in headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
             if name == b"content-length":
                 measured = True
             elif name == b"connection" and value.lower() == b"close":

@@ -22,9 +22,10 @@ _NO_TAGS: Final = Tags()
 class Manner:
     """`why` the fence refuses such requests, if it does; the upstream they are for, if any, with the path below it, the
     query, and the provider's URL; the virtual key they bear; on whose behalf they are where they bear none; and the
-    headers that then go on. True as long as `house`, what the gateway is made of, is the same."""
+    headers that then go on. `plain` says that a request of this manner has been let through to a provider without a
+    virtual key, as all others then are. True as long as `house`, what the gateway is made of, is the same."""
 
-    __slots__ = ("found", "headers", "house", "query", "rest", "upstream", "url", "who", "why")
+    __slots__ = ("found", "headers", "house", "plain", "query", "rest", "upstream", "url", "who", "why")
 
     def __init__(self, house: object, fence: Fence, upstreams: Mapping[str, Upstream], head: Head) -> None:
         self.house = house
@@ -38,3 +39,4 @@ class Manner:
         self.found = presented(head.headers)
         self.who = who_asks(head.named, _NO_TAGS, None)
         self.headers: Prepared | None = None
+        self.plain = False

@@ -63,13 +63,15 @@ Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 class Connection(asyncio.Protocol):
-    """A client's connection: its requests are answered by `serve`, one after the other in the order in which they came.
-    `all_of_them` are the connections of a server; `failed` is told what `serve` raises."""
+    """A client's connection: its requests are answered by `serve`, one after the other in the order in which they came;
+    a request that is complete is answered by `at_once`, unless that returns false. `all_of_them` are the connections of
+    a server; `failed` is told what either raises."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         serve: Serve,
+        at_once: Callable[[Exchange], bool],
         all_of_them: set[Connection],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -77,6 +79,7 @@ class Connection(asyncio.Protocol):
         self.full: asyncio.Future[None] | None = None
         self.leaving = False
         self._serve = serve
+        self._at_once = at_once
         self._all = all_of_them
         self._failed = failed
         self._parser = httptools.HttpRequestParser(self)
@@ -236,6 +239,17 @@ class Connection(asyncio.Protocol):
         # The rest of a request that is not complete is thrown away: who is cut off while sending sees no answer.
         self.read_on()
 
+    def proceed(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """A request is answered by a task from here on."""
+        task = exchange.task = self.loop.create_task(work)
+        task.add_done_callback(self._done)
+
+    def broke(self, exchange: Exchange, error: BaseException) -> None:
+        """Answering a request has failed."""
+        self._failed(error)
+        if self._answering is exchange:
+            self._drop(exchange, failed=True)
+
     # What the server calls.
 
     @property
@@ -251,8 +265,8 @@ class Connection(asyncio.Protocol):
 
     def cancel(self) -> None:
         """Ends the connection, and what is being done for it."""
-        if self._answering is not None and self._answering.task is not None:
-            self._answering.task.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
         if not self._closed:
             self._transport.abort()
 
@@ -308,8 +322,14 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         exchange = self._answering = self._waiting.popleft()
-        task = exchange.task = self.loop.create_task(self._serve(exchange))
-        task.add_done_callback(self._done)
+        if not (exchange.complete and self._moves(exchange)):
+            self.proceed(exchange, self._serve(exchange))
+
+    def _moves(self, exchange: Exchange) -> bool:
+        """Whether a request is answered without a task, or could not be answered at all."""
+        with exchange:
+            return self._at_once(exchange)
+        return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
         """A task has ended; one that has not answered ends the connection."""
@@ -317,13 +337,16 @@ class Connection(asyncio.Protocol):
         if error is not None:
             self._failed(error)
         exchange = self._answering
-        if exchange is None or exchange.task is not task:
-            return
+        if exchange is not None and exchange.task is task:
+            self._drop(exchange, failed=error is not None)
+
+    def _drop(self, exchange: Exchange, *, failed: bool) -> None:
+        """Nobody answers the request any more."""
         exchange.close()
         exchange.ended = True
         self._answering = None
         if not self._closed:
-            if not exchange.begun and error is not None:
+            if not exchange.begun and failed:
                 self._transport.write(_FAILED)
             self._transport.close()
 

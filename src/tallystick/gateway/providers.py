@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tallystick.errors import ConfigError
-from tallystick.gateway.sending import CONNECT_SECONDS, READ_SECONDS, Answer, Headers
+from tallystick.gateway.sending import CONNECT_SECONDS, READ_SECONDS, Answer, Headers, LiveAnswer
 
 if TYPE_CHECKING:
     from tallystick.gateway.reqwest import ReqwestSender
@@ -42,12 +42,7 @@ class ProviderSender:
 
     def send(self, method: str, url: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Answer]:
         """Sends a request. See `Sender.send`."""
-        start = url.find("/", 8)
-        base = url if start < 0 else url[:start]
-        direct = self._ways.get(base)
-        if direct is None:
-            direct = self._ways[base] = self._is_direct(base)
-        if direct:
+        if self._goes_direct(url):
             return self._direct.send(method, url, headers, body)
         if self._other is None:
             from tallystick.gateway.reqwest import ReqwestSender
@@ -55,6 +50,10 @@ class ProviderSender:
             connect, read, ca = self._options
             self._other = ReqwestSender(connect=connect, read=read, ca=ca)
         return self._other.send(method, url, headers, body)
+
+    def begin(self, method: str, url: str, headers: Headers, body: bytes) -> LiveAnswer | None:
+        """Sends a request without waiting. See `Sender.begin`."""
+        return self._direct.begin(method, url, headers, body) if self._goes_direct(url) else None
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -69,6 +68,14 @@ class ProviderSender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def _goes_direct(self, url: str) -> bool:
+        start = url.find("/", 8)
+        base = url if start < 0 else url[:start]
+        direct = self._ways.get(base)
+        if direct is None:
+            direct = self._ways[base] = self._is_direct(base)
+        return direct
 
     def _is_direct(self, base: str) -> bool:
         from urllib.parse import urlsplit

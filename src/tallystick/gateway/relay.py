@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from tallystick.errors import TallyError
-from tallystick.gateway.credentials import onward
 from tallystick.gateway.exchange import Exchange, RawHeaders
-from tallystick.gateway.naming import HOP, OURS
-from tallystick.gateway.sending import Answer, Headers, Prepared, Sender, UpstreamFault
-from tallystick.ledger.entry import Entry
+from tallystick.gateway.heads import head_of, kept, reply
+from tallystick.gateway.passage import Passage
+from tallystick.gateway.request import Request
+from tallystick.gateway.sending import Answer, Headers, LiveAnswer, Sender, UpstreamFault
 from tallystick.metering.faults import LOG
 from tallystick.metering.growing import grown
 from tallystick.metering.handover import awaitable
-from tallystick.metering.leave import Admitted, Denied, Who
+from tallystick.metering.leave import Admitted, Denied
 from tallystick.wire.answers import refusal
 from tallystick.wire.routes import route
 
 if TYPE_CHECKING:
-    from tallystick.gateway.manner import Manner
     from tallystick.metering.meter import CallMeter, Meter
 
 WHOLE_BYTES: Final = 4 * 2**20
@@ -33,31 +30,6 @@ DRAIN_BYTES: Final = 64 * 2**20
 """How much is read on for the exact usage after the client has gone; how long, the exchange knows."""
 
 _SHAPES: Final = {"anthropic": "anthropic.messages", "google": "gemini.generateContent", "aws": "bedrock.converse"}
-
-
-class Request(msgspec.Struct):
-    """A request for a provider, as the gateway has read it: `url` is the provider's, `headers` all of the client's as
-    they came, `named` the same by their names in lower case. `instead` are the headers with the key that the gateway
-    holds, where it takes the place of the client's. What is known of all requests with this head is in `manner`."""
-
-    method: str
-    url: str
-    headers: RawHeaders
-    named: Mapping[str, str]
-    body: bytes
-    provider: str | None
-    who: Who
-    instead: RawHeaders | None
-    manner: Manner
-
-    def onward(self, *, plain: bool = False) -> Headers:
-        """The headers that go on to the provider. See `credentials.onward`."""
-        if plain or self.instead is not None:
-            return onward(self.headers, self.named, self.instead, plain=plain)
-        manner = self.manner
-        if manner.headers is None:
-            manner.headers = Prepared(onward(self.headers, self.named, None))
-        return manner.headers
 
 
 class Relay:
@@ -93,7 +65,7 @@ class Relay:
             await _fail(exchange, request, fault)
             return
         try:
-            await exchange.start(answer.status, _kept(answer.headers, None))
+            await exchange.start(answer.status, kept(answer.headers, None))
             while (chunk := await answer.read()) is not None and not exchange.gone:
                 await exchange.body(chunk)
             await exchange.end()
@@ -103,22 +75,58 @@ class Relay:
         finally:
             await answer.aclose()
 
-    async def metered(self, request: Request, call: CallMeter, exchange: Exchange) -> None:
-        """Relays one call and answers it."""
+    def at_once(self, request: Request, call: CallMeter, exchange: Exchange) -> None:
+        """Relays one call without a task, as far as nothing has to be waited for but the provider."""
+        asked = call.ask()
+        if not asked.done():
+            exchange.proceed(self.metered(request, call, exchange, asked))
+            return
+        decision = asked.result()
+        if isinstance(decision, Denied):
+            exchange.proceed(_deny(call, exchange, decision))
+            return
+        answer = self._sender.begin(*self._sent(request, call))
+        if answer is None:
+            exchange.proceed(self.carried(request, call, exchange, decision))
+        else:
+            Passage(self, request, call, exchange, decision, answer)
+
+    async def metered(
+        self, request: Request, call: CallMeter, exchange: Exchange, asked: Future[Admitted | Denied] | None = None
+    ) -> None:
+        """Relays one call and answers it. `asked` is the leave that was asked for, if it was."""
         try:
-            asked = call.ask()
+            asked = asked or call.ask()
             decision = asked.result() if asked.done() else await awaitable(asked)
             if isinstance(decision, Denied):
-                status, headers, body = call.refusal(decision)
-                await exchange.give(status, {**headers, "x-tally-call": call.call_id}, body)
+                await _deny(call, exchange, decision)
                 return
-            changed = call.outgoing()
-            answer = await self._sender.send(
-                request.method,
-                request.url,
-                request.onward(plain=changed is not None),
-                request.body if changed is None else changed,
-            )
+        except BaseException as error:
+            call.failed(error)
+            raise
+        await self.carried(request, call, exchange, decision)
+
+    def _sent(self, request: Request, call: CallMeter) -> tuple[str, str, Headers, bytes]:
+        """What is sent to the provider."""
+        changed = call.outgoing()
+        if changed is None:
+            return request.method, request.url, request.onward(), request.body
+        return request.method, request.url, request.onward(plain=True), changed
+
+    async def carried(
+        self,
+        request: Request,
+        call: CallMeter,
+        exchange: Exchange,
+        decision: Admitted,
+        live: LiveAnswer | None = None,
+    ) -> None:
+        """Relays a call that may go. `live` is where its answer arrives, if it has been sent."""
+        try:
+            if live is None:
+                answer = await self._sender.send(*self._sent(request, call))
+            else:
+                answer = await live.opened()
         except UpstreamFault as fault:
             call.failed(fault)
             await settled(call)
@@ -131,9 +139,7 @@ class Relay:
         request.body = b""
         reason = "cancelled"
         try:
-            instead = call.answered(answer.status, _named(answer.headers))
-            head = _kept(answer.headers, instead)
-            _mark(head, call, decision)
+            head = head_of(call, answer, decision)
             if call.facts.stream and answer.status < 400:
                 await exchange.start(answer.status, head)
                 await self._stream(call, answer, exchange)
@@ -147,20 +153,31 @@ class Relay:
             call.close(reason)
             await answer.aclose()
 
+    async def streamed(self, call: CallMeter, answer: Answer, exchange: Exchange, fed: bytes) -> None:
+        """The rest of a stream that has begun. `fed` are bytes that the call has taken in and the client has not."""
+        reason = "cancelled"
+        try:
+            await self._stream(call, answer, exchange, fed)
+            reason = "cancelled" if exchange.gone_seen else "end"
+        except UpstreamFault:
+            reason = "error"
+        finally:
+            call.close(reason)
+            await answer.aclose()
+
+    async def completed(self, call: CallMeter, exchange: Exchange, status: int, head: RawHeaders, body: bytes) -> None:
+        """Answers with a whole answer when the call is settled; it is closed."""
+        await settled(call)
+        if reply(call, exchange, status, head, body):
+            await exchange.taken()
+
     async def _whole(self, call: CallMeter, answer: Answer, exchange: Exchange, head: RawHeaders) -> None:
         """An answer that is no stream: read whole before it is begun, if it is not too long."""
         body = await self._read(call, answer, exchange, head)
         if body is None:
             await self._stream(call, answer, exchange)
             return
-        body += call.close("end")
-        future = call.settled
-        if future is not None and not future.done():
-            await settled(call)
-        if call.entry is not None:
-            head.append((b"x-tally-cost", _cost(call.entry)))
-        if exchange.reply(answer.status, head, body):
-            await exchange.taken()
+        await self.completed(call, exchange, answer.status, head, body + call.close("end"))
 
     async def _read(self, call: CallMeter, answer: Answer, exchange: Exchange, head: RawHeaders) -> bytes | None:
         """The body of an answer; None for a long one, of which the head and what has come are sent on."""
@@ -190,10 +207,10 @@ class Relay:
         await exchange.body(b"".join(held))
         return None
 
-    async def _stream(self, call: CallMeter, answer: Answer, exchange: Exchange) -> None:
+    async def _stream(self, call: CallMeter, answer: Answer, exchange: Exchange, fed: bytes = b"") -> None:
         """Passes chunk by chunk. The call is settled before the client gets its last byte."""
-        while (chunk := await answer.read()) is not None:
-            data = call.feed(chunk)
+        data = fed
+        while True:
             if call.ended:
                 await settled(call)
             elif call.pause is not None:
@@ -201,10 +218,13 @@ class Relay:
             if exchange.gone:
                 await self._drain(call, answer)
                 return
-            if data:
-                await exchange.body(data)
+            await exchange.body(data)
             if call.cut:
                 break
+            chunk = await answer.read()
+            if chunk is None:
+                break
+            data = call.feed(chunk)
         data = call.close("end")
         await settled(call)
         await exchange.end(data)
@@ -250,32 +270,9 @@ def shape(method: str, url: str, provider: str | None) -> str:
     return routed.api if routed is not None else _SHAPES.get(provider or "", "")
 
 
-def _named(headers: Headers) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-
-
-def _kept(headers: Headers, instead: Mapping[str, str] | None) -> RawHeaders:
-    """The headers of an answer for the client; with `instead` only those that it still has. Nobody but us says anything
-    in our name."""
-    return [
-        pair
-        for pair in headers
-        if pair[0] not in HOP
-        and not pair[0].startswith(OURS)
-        and (instead is None or pair[0].decode("latin-1") in instead)
-    ]
-
-
-def _mark(head: RawHeaders, call: CallMeter, admitted: Admitted) -> None:
-    head.append((b"x-tally-call", call.call_id.encode()))
-    if admitted.capped:
-        head.append((b"x-tally-capped", str(admitted.max_output).encode()))
-    if admitted.budget is not None and admitted.remaining is not None:
-        head.append((b"x-tally-budget-remaining", admitted.budget.shown(admitted.remaining).encode()))
-
-
-def _cost(entry: Entry) -> bytes:
-    return b"unknown" if entry.amount is None else entry.amount.plain().encode()
+async def _deny(call: CallMeter, exchange: Exchange, denied: Denied) -> None:
+    status, headers, body = call.refusal(denied)
+    await exchange.give(status, {**headers, "x-tally-call": call.call_id}, body)
 
 
 async def _fail(exchange: Exchange, request: Request, fault: UpstreamFault, call: CallMeter | None = None) -> None:

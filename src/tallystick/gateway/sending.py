@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from tallystick.errors import TallyError
@@ -12,13 +12,15 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Prepared(list[tuple[bytes, bytes]]):
-    """Headers that are sent with many requests; `lines` are the bytes that they come to."""
+    """Headers that are sent with many requests; `lines` are the bytes that they come to. `begins` is for who sends
+    them: the bytes of the whole head, but for the length, of the requests with one method to one URL."""
 
-    __slots__ = ("lines",)
+    __slots__ = ("begins", "lines")
 
     def __init__(self, headers: Headers) -> None:
         super().__init__(headers)
         self.lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        self.begins: tuple[str, str, bytes] | None = None
 
 
 CONNECT_SECONDS: Final = 10.0
@@ -64,11 +66,43 @@ class Answer(Protocol):
         ...
 
 
+class LiveAnswer(Answer, Protocol):
+    """An answer that tells when something of it has come. `told` is called then, on the loop, instead of waking who
+    waits; `begun` says that its head is there, `ended` that it is complete, `broken` that it never will be, and
+    `paused` that no more of it is taken in before what has come is read."""
+
+    told: Callable[[], None] | None
+    begun: bool
+    ended: bool
+    paused: bool
+
+    @property
+    def broken(self) -> bool:
+        """Whether the rest of it will never come."""
+        ...
+
+    def taken(self) -> bytes:
+        """What has come and was not read; empty where that is nothing. Raises nothing."""
+        ...
+
+    def drop(self) -> None:
+        """Stops reading, like `aclose`."""
+        ...
+
+    async def opened(self) -> Answer:
+        """Returns the answer itself when its head is there. Raises UpstreamFault."""
+        ...
+
+
 class Sender(Protocol):
     """Sends requests to providers."""
 
     def send(self, method: str, url: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Answer]:
         """Sends a request and returns when the head of the answer is there. Raises UpstreamFault."""
+        ...
+
+    def begin(self, method: str, url: str, headers: Headers, body: bytes) -> LiveAnswer | None:
+        """Sends a request on a connection that is there, without waiting for anything; None where there is none."""
         ...
 
     async def aclose(self) -> None:

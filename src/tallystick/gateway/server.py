@@ -38,6 +38,11 @@ class Application(Protocol):
         """Answers one request."""
         ...
 
+    def at_once(self, exchange: Exchange) -> bool:
+        """Answers a request that is complete without a task, now or when what it takes has come; false where `serve`
+        has to."""
+        ...
+
     async def close(self) -> None:
         """Called after the last request."""
         ...
@@ -77,13 +82,16 @@ class Server:
             if self._stopping is not None:
                 self._stopping()
         finally:
+            # What has come already, while the loop was busy, is taken in: its client would find the door shut.
+            await _turns()
             for server in listening:
                 server.close()
             await self._drain()
             await self._application.close()
 
     def _connection(self) -> Connection:
-        return Connection(asyncio.get_running_loop(), self._application.serve, self._connections, _failed)
+        serves = self._application
+        return Connection(asyncio.get_running_loop(), serves.serve, serves.at_once, self._connections, _failed)
 
     async def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         ticks = 0
@@ -105,8 +113,7 @@ class Server:
         for connection in tuple(self._connections):
             connection.cancel()
         # What was cancelled settles its call before the ledger closes.
-        for _ in range(_LAST_TURNS):
-            await asyncio.sleep(0)
+        await _turns()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -122,6 +129,12 @@ class Server:
 
     def _told(self, _number: int, _frame: object) -> None:
         self.should_exit = True
+
+
+async def _turns() -> None:
+    """A few turns of the loop."""
+    for _ in range(_LAST_TURNS):
+        await asyncio.sleep(0)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

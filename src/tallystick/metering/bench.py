@@ -69,7 +69,7 @@ class PlainLeave:
     """Leave where there are no budgets: the call may go, and its entry goes to the ledger."""
 
     __slots__ = ("_ledger",)
-    covered = None
+    covered = hold_id = None
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

@@ -248,7 +248,7 @@ class CallMeter:
             slot = bench.intents.open(self.call_id, int(bench.clock() * 1_000_000), words)
         if run is not None or slot is not None:
             price = partial(price_of, bench, plan.begun)
-            self._live = Live(self.call_id, run, slot, price, 0 if facts.images else facts.body_bytes // 4)
+            self._live = Live(self.call_id, run, slot, price, facts)
 
     def _granted(self) -> Admitted | None:
         if self._admitted is None or self._admitted is ADMITTED or not self._admitted.done():
@@ -447,6 +447,7 @@ class CallMeter:
             ttft_us=None if self._ttft is None else max(0, int((self._ttft - self._began) * 1_000_000)),
             response_bytes=None if outcome is None else outcome.response_bytes,
             attempt_of=attempt_of,
+            hold_id=self._leave.hold_id,
             sent=reason != "unsent",
         )
         if word == "error" and plan.retry is not None:

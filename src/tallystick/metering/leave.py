@@ -81,6 +81,11 @@ class Leave(Protocol):
         """Tokens of answer the hold covers now; None where nothing limits it."""
         ...
 
+    @property
+    def hold_id(self) -> str | None:
+        """The hold that the call has now; None where no money is set aside for it."""
+        ...
+
     def grow(self, output: int) -> Future[int]:
         """Asks for cover up to so many tokens of answer; the result is what is covered then."""
         ...

@@ -129,6 +129,11 @@ class HeldLeave:
         """Tokens of answer the hold covers; None where nothing limits it."""
         return self._covered
 
+    @property
+    def hold_id(self) -> str | None:
+        """The call's own id, while money is held for it."""
+        return None if self._granted is None else self._call.call_id
+
     def grow(self, output: int) -> Future[int]:
         """Asks for cover up to so many tokens of answer; what is covered then. Fewer than asked, and never fewer than
         now, when the ledger cannot be asked."""

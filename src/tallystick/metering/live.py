@@ -9,24 +9,30 @@ from tallystick.core.usage import Usage
 from tallystick.ledger.intents import Slot
 from tallystick.metering.counting import Delivered
 from tallystick.metering.run import Run
+from tallystick.wire.facts import RequestFacts
 
 TICK: Final = 0.05
 """Seconds between two looks at a stream in progress."""
 
 
 class Live:
-    """What one call shows of itself. `price` gives the picodollars of a usage, None where no rate applies; `prompt` is
+    """What one call shows of itself. `price` gives the picodollars of a usage, None where no rate applies; `facts` tell
     about how many tokens the request has."""
 
-    __slots__ = ("_base", "_call_id", "_each", "_price", "_prompt", "_run", "slot")
+    __slots__ = ("_base", "_call_id", "_each", "_facts", "_price", "_run", "slot")
 
     def __init__(
-        self, call_id: str, run: Run | None, slot: Slot | None, price: Callable[[Usage], int | None], prompt: int
+        self,
+        call_id: str,
+        run: Run | None,
+        slot: Slot | None,
+        price: Callable[[Usage], int | None],
+        facts: RequestFacts,
     ) -> None:
         self._call_id = call_id
         self._run = run
         self._price = price
-        self._prompt = prompt
+        self._facts = facts
         self._base: int | None = None
         self._each = 0
         self.slot = slot
@@ -37,8 +43,9 @@ class Live:
         if run is None and slot is None:
             return
         if self._base is None:
-            base = self._price(Usage(input=self._prompt)) or 0
-            whole = self._price(Usage(input=self._prompt, output=1000)) or 0
+            prompt = 0 if self._facts.images else self._facts.body_bytes // 4
+            base = self._price(Usage(input=prompt)) or 0
+            whole = self._price(Usage(input=prompt, output=1000)) or 0
             self._base, self._each = base, max(0, whole - base) // 1000
         # Counting needs the tokenizer, whose first use takes long; who watches has asked for it.
         tokens = delivered.tokens() if run is not None and run.watched else delivered.rough

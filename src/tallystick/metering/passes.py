@@ -37,6 +37,7 @@ class FreeLeave:
     __slots__ = ("_ledger",)
 
     covered: int | None = None
+    hold_id: str | None = None
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -64,6 +65,7 @@ class CountedLeave:
     __slots__ = ("_accounts", "_desk")
 
     covered: int | None = None
+    hold_id: str | None = None
 
     def __init__(self, desk: Desk, accounts: tuple[Account, ...]) -> None:
         self._desk = desk

@@ -80,14 +80,15 @@ def rate_reading(reading: Reading, call: Call, catalog: Catalog, api: str | None
     unpriced: UnpricedError | None = None
     provider, model, maker = call.provider or "other:unknown", call.model, None
     try:
-        found = catalog.find(call.model, at=call.at, provider=call.provider)
+        found = catalog.resolve(call.model, call.provider)
+        card, said = catalog.card_at(call.model, call.provider, call.at)
     except UnpricedError as error:
         unpriced = error
     else:
         provider, model, maker = found.provider, found.model, found.row.maker
         if reading.usage is not None:
-            context = {**found.context, **reading.context} if found.context else reading.context
-            cost = price(reading.usage, found.card, at=call.at, context=context, volume=call.volume)
+            context = {**said, **reading.context} if said else reading.context
+            cost = price(reading.usage, card, at=call.at, context=context, volume=call.volume)
     if reading.reported is not None:
         cost, unpriced = reported(cost, reading.reported), None
     return Rated(reading, provider, model, maker, api or call.api, cost, unpriced)

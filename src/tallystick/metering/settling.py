@@ -37,6 +37,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     ttft_us: int | None = None
     response_bytes: int | None = None
     attempt_of: str | None = None
+    hold_id: str | None = None
     sent: bool = True
 
 
@@ -97,6 +98,7 @@ def entry_of(begun: Begun, outcome: Outcome | None, end: End, catalog: Catalog) 
         ttft_us=end.ttft_us,
         request_bytes=facts.body_bytes,
         response_bytes=end.response_bytes,
+        hold_id=end.hold_id,
         usage_raw=raw,
     )
 
@@ -134,10 +136,11 @@ def rate_model(
 ) -> Rated:
     """Prices a call by the model that was served, else by the one that was asked for: a name of the caller's own, such
     as a deployment, is in no catalogue. Bedrock's own id says more than the maker's name in its answers."""
-    names = (facts.model, served) if facts.api.startswith("bedrock.") else (served, facts.model)
-    known = [name for name in names if name] or ["unknown"]
+    first, second = (facts.model, served) if facts.api.startswith("bedrock.") else (served, facts.model)
     rated: Rated | None = None
-    for name in known:
+    for name in (first or second or "unknown", second if first else None):
+        if not name:
+            break
         call = Call(model=name, at=at, provider=facts.provider, api=facts.api)
         found = rate_reading(reading, call, catalog, facts.api)
         if found.cost is not None or not isinstance(found.unpriced, UnpricedError):

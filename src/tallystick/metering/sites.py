@@ -225,7 +225,7 @@ class Sites:
 
     def name_of(self, facts: RequestFacts, tags: Mapping[str, str]) -> str:
         """The call site that a request comes from: provider, model, agent or run name, system text and tools."""
-        who = tags.get("agent") or tags.get("run_name") or ""
+        who = (tags.get("agent") or tags.get("run_name") or "") if tags else ""
         system = facts.system() if any(mark in facts.body for mark in _SYSTEM) else ""
         parts = (facts.provider, facts.model or "", facts.api, who, system, *facts.tools)
         name = self._names.get(parts)

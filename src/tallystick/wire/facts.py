@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from operator import attrgetter, is_not
 from typing import Any, Final
 
 import msgspec
@@ -47,7 +46,8 @@ _ABSENT: Final = msgspec.Raw()
 
 
 class _Usual(msgspec.Struct, gc=False):
-    """A body as nearly all are, so that one pass reads it; what fits no type is read field by field."""
+    """A body as nearly all are, so that one pass reads it; what fits no type is read field by field. So are the fields
+    that only few bodies have: here they fit only where they say nothing."""
 
     model: str | None = None
     stream: bool | None = None
@@ -59,16 +59,16 @@ class _Usual(msgspec.Struct, gc=False):
     max_tokens: msgspec.Raw = _ABSENT
     n: msgspec.Raw = _ABSENT
     tools: msgspec.Raw = _ABSENT
-    speed: msgspec.Raw = _ABSENT
-    inference_geo: msgspec.Raw = _ABSENT
-    max_gen_len: msgspec.Raw = _ABSENT
-    tier: msgspec.Raw = msgspec.field(default=_ABSENT, name="serviceTier")
-    tool_config: msgspec.Raw = msgspec.field(default=_ABSENT, name="toolConfig")
-    inference: msgspec.Raw = msgspec.field(default=_ABSENT, name="inferenceConfig")
-    generation: msgspec.Raw = msgspec.field(default=_ABSENT, name="generationConfig")
-    generation_config: msgspec.Raw = _ABSENT
-    options: msgspec.Raw = _ABSENT
-    performance: msgspec.Raw = msgspec.field(default=_ABSENT, name="performanceConfig")
+    speed: None = None
+    inference_geo: None = None
+    max_gen_len: None = None
+    tier: None = msgspec.field(default=None, name="serviceTier")
+    tool_config: None = msgspec.field(default=None, name="toolConfig")
+    inference: None = msgspec.field(default=None, name="inferenceConfig")
+    generation: None = msgspec.field(default=None, name="generationConfig")
+    generation_config: None = None
+    options: None = None
+    performance: None = msgspec.field(default=None, name="performanceConfig")
 
 
 class _Options(msgspec.Struct, gc=False):
@@ -76,12 +76,7 @@ class _Options(msgspec.Struct, gc=False):
 
 
 _usual: Final = msgspec.json.Decoder(_Usual).decode
-_RARE: Final = (
-    "speed", "inference_geo", "max_gen_len", "tier", "tool_config", "inference", "generation", "generation_config",
-    "options", "performance",
-)  # fmt: skip
-_rare: Final = attrgetter(*_RARE)
-_NONE_OF_THEM: Final = (_ABSENT,) * len(_RARE)
+_UNLIMITED: Final = (_ABSENT,) * 3
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
@@ -89,9 +84,9 @@ class RequestFacts(msgspec.Struct, frozen=True):
 
     `max_output` is in tokens per answer and `answers` how many are asked for. `tier` is the service tier asked for;
     `context` what else decides a price and is known beforehand (region, deployment, data residency, speed,
-    inference_geo). `tools` are the names of the tools, `images` the number of pictures, `body_bytes` the length of the
-    plain body. `usage_asked` is whether a chat stream asks for its usage. The body itself is held until the facts are
-    dropped, so that `texts()` and `payload()` can be decoded when somebody asks.
+    inference_geo). `tools` are the names of the tools, `body_bytes` is the length of the plain body. `usage_asked` is
+    whether a chat stream asks for its usage. The body itself is held until the facts are dropped, so that `texts()`,
+    `images` and `payload()` can be decoded when somebody asks.
     """
 
     api: str
@@ -104,11 +99,15 @@ class RequestFacts(msgspec.Struct, frozen=True):
     tier: str | None = None
     context: Mapping[str, str] = {}
     tools: tuple[str, ...] = ()
-    images: int = 0
     usage_asked: bool = False
     background: bool = False
     body_bytes: int = 0
     body: bytes = b""
+
+    @property
+    def images(self) -> int:
+        """The number of pictures, counted when somebody asks."""
+        return _pictures(self.body)
 
     def payload(self) -> dict[str, Any]:
         """The whole body, decoded; empty when it is not a JSON object."""
@@ -149,7 +148,10 @@ def request_facts(
     way = route(method, url, provider)
     if way is None:
         return None
-    plain = inflated(headers.get("content-encoding"), body)
+    plain: bytes | None = body
+    encoding = headers.get("content-encoding")
+    if encoding is not None:
+        plain = inflated(encoding, body)
     if plain is None:
         return RequestFacts(way.api, way.provider, way.path, way.model, way.stream or False, context=way.context)
     if "multipart/" in headers.get("content-type", ""):
@@ -166,15 +168,11 @@ def request_facts(
 def _of_usual(way: Route, said: _Usual, body: bytes) -> RequestFacts | None:
     """The facts of a body that has nothing rare in it; None where it has."""
     model, tier = said.model, said.service_tier
-    if any(map(is_not, _rare(said), _NONE_OF_THEM)) or len(model or "") > _SHORT or len(tier or "") > _SHORT:
+    if (model and len(model) > _SHORT) or (tier and len(tier) > _SHORT):
         return None
     most = None
-    if (
-        said.max_completion_tokens is not _ABSENT
-        or said.max_output_tokens is not _ABSENT
-        or said.max_tokens is not _ABSENT
-    ):
-        stated = (said.max_completion_tokens, said.max_output_tokens, said.max_tokens)
+    stated = (said.max_completion_tokens, said.max_output_tokens, said.max_tokens)
+    if stated != _UNLIMITED:
         most = min([count for raw in stated if (count := _count(raw)) is not None], default=None)
     stream = way.stream
     if stream is None:
@@ -190,7 +188,6 @@ def _of_usual(way: Route, said: _Usual, body: bytes) -> RequestFacts | None:
         tier or None,
         way.context,
         () if said.tools is _ABSENT else _tool_names({"tools": said.tools}),
-        _pictures(body),
         said.stream_options is not None and said.stream_options.include_usage is True,
         said.background is True,
         len(body),
@@ -226,7 +223,6 @@ def _of_fields(way: Route, fields: Part, body: bytes) -> RequestFacts:
         _text(tier) or _text(_object(tier).get("type")),
         context,
         _tool_names(fields),
-        _pictures(body),
         _flag(_inside(fields, "stream_options").get("include_usage"), False),
         _flag(fields.get("background"), False),
         len(body),

@@ -212,4 +212,4 @@ def value_of(raw: Any) -> Any:
 
 def is_null(raw: Any) -> bool:
     """Whether a raw field is absent or null."""
-    return raw is None or bytes(raw) in (b"", b"null")
+    return raw is None or (len(raw) in (0, 4) and bytes(raw) in (b"", b"null"))

@@ -6,7 +6,6 @@ end of the bytes: clients close there, and the call has to be settled before the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -44,8 +43,8 @@ class Reader:
     """Reads one response. Made by `reader_for`; none of its methods ever raises, whatever the bytes."""
 
     __slots__ = (
-        "_expected", "_framing", "_hear", "_heard", "_inflater", "_outcome", "_pieces", "_reading", "_status", "_texts",
-        "made", "response_bytes",
+        "_all", "_expected", "_framing", "_hear", "_heard", "_inflater", "_outcome", "_pieces", "_reading", "_status",
+        "_texts", "made", "response_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +63,7 @@ class Reader:
         self._inflater = inflater
         self._expected = expected
         self._texts = texts
+        self._all = False
         self._outcome: Outcome | None = None
         self._reading: Reading | None = None
         self._pieces, self._hear = framing.feed, heard.hear
@@ -94,7 +94,15 @@ class Reader:
         before, ended = heard.text_bytes, heard.ended
         reading = self._reading = heard.reading
         if self._outcome is None:
-            self.response_bytes += len(data)
+            size = len(data)
+            if size == self._expected and not self.response_bytes and self._inflater is None and 0 < size <= LIMIT:
+                # Nearly every body that is no stream: it is whole as it came.
+                self.response_bytes, self._all = size, True
+                heard.hear(data)
+                heard.ended = True
+                self.made = heard.text_bytes - before
+                return True
+            self.response_bytes += size
             if self._inflater is not None:
                 data = self._inflater.feed(data)
             hear = self._hear
@@ -136,10 +144,11 @@ class Reader:
         if self._outcome is not None:
             return self._outcome
         heard = self._heard
-        if reason == "end":
-            self._complete()
-        else:
-            self._flush()
+        if not self._all:
+            if reason == "end":
+                self._complete()
+            else:
+                self._flush()
         heard.settle()
         faults = []
         if getattr(self._framing, "overflow", False):
@@ -206,26 +215,30 @@ def reader_for(
     `headers` are those of the response, looked up by their names in lower case. With `want_text` each progress carries
     the text it brought. Who uses `take` may give `texts`, to which each piece is added.
     """
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    encoding = headers.get("content-encoding", "").strip().lower()
     if want_text and texts is None:
         texts = []
-    heard, framing = _stream(facts, kind, texts) if facts.stream and status < 400 else (None, Whole())
+    heard: Heard | None = None
+    if facts.stream and status < 400:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        heard, framing = _stream(facts, kind, texts)
+    expected: int | None = None
     if heard is None:
         heard = _body(facts, status, headers, texts)
         framing = Passing() if isinstance(heard, SpeechHeard) else Whole()
-    length = headers.get("content-length", "")
-    return Reader(
-        heard,
-        framing,
-        status=status,
-        inflater=Inflater(encoding) if encoding not in ("", "identity") else None,
-        expected=int(length) if isinstance(framing, Whole) and _LENGTH.fullmatch(length) else None,
-        texts=texts,
-    )
+        if isinstance(framing, Whole):
+            expected = _length(headers.get("content-length", ""))
+    inflater: Inflater | None = None
+    if "content-encoding" in headers:
+        encoding = headers["content-encoding"].strip().lower()
+        inflater = Inflater(encoding) if encoding not in ("", "identity") else None
+    return Reader(heard, framing, status=status, inflater=inflater, expected=expected, texts=texts)
 
 
-_LENGTH: Final = re.compile("[0-9]{1,18}", re.ASCII)
+def _length(text: str) -> int | None:
+    return int(text) if len(text) <= _DIGITS and text.isascii() and text.isdigit() else None
+
+
+_DIGITS: Final = 18
 
 
 def _stream(facts: RequestFacts, kind: str, texts: list[str] | None) -> tuple[Heard | None, Framing]:
