@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from test_basket import Raising, Unwritable, gathering, run_call
 
+from tallystick.core.attribution import Tags
 from tallystick.core.cost import Cost
 from tallystick.core.usage import Usage
 from tallystick.defaults import catalog
@@ -24,7 +25,11 @@ from tallystick.ledger.intents import SLOT
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.memory import MemoryLedger
 from tallystick.ledger.sqlite import SqliteLedger
+from tallystick.metering.budgets import put
+from tallystick.metering.finished import Noted, pack_note, unpack_note
+from tallystick.metering.leave import Who
 from tallystick.metering.repair import Repaired, recover, repair
+from tallystick.metering.rules import make_budget
 from tallystick.metering.spool import Spool
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -158,3 +163,68 @@ def test_a_line_that_comes_while_its_file_is_brought_in_is_not_lost(tmp_path, mo
         assert repair(ledger, place, (folder,), catalog, NOW) == Repaired(spooled=1)
         assert ids(ledger) == {"before", "meanwhile"}
     assert list(folder.iterdir()) == []
+
+
+CUT = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_basket import gathering
+from tallystick.core.attribution import Tags
+from tallystick.defaults import catalog
+from tallystick.ledger.sqlite import SqliteLedger
+from tallystick.metering.admission import BudgetAdmission
+from tallystick.metering.leave import Admitted, Who
+place = Path(sys.argv[1])
+ledger = SqliteLedger(place)
+meter, _ = gathering(ledger, place.with_name("ledger.db.flight"), admission=BudgetAdmission(ledger, catalog))
+asked = b'{"model": "gpt-4o", "stream": true, "max_tokens": 500, "messages": [{"role": "user", "content": "Hello"}]}'
+who = Who(tags=Tags(team="b", user="ada"), run_id="r", parent_run="p", step="s")
+call = meter.call("POST", "https://api.openai.com/v1/chat/completions", {}, asked, who=who)
+assert isinstance(call.ask().result(5), Admitted)
+call.outgoing()
+if sys.argv[3] == "begun":
+    call.answered(200, {"content-type": "text/event-stream"})
+    piece = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"a word and one more "}}]}' + bytes((10, 10))
+    end = meter._bench.ticks() + 1
+    while meter._bench.ticks() < end:
+        call.feed(piece)
+print(call.call_id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("state", ["sent", "begun"])
+def test_a_call_that_was_cut_is_still_somebodys_and_the_rest_of_its_hold_stays_suspect(tmp_path, state):
+    place = tmp_path / "ledger.db"
+    with SqliteLedger(place) as ledger:
+        put(ledger, make_budget("firm", {"limit": "$1/day", "scope": {"team": "b"}}), datetime.now(UTC))
+    child = subprocess.run(
+        [sys.executable, "-c", CUT, str(place), str(Path(__file__).parent), state],
+        check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    [call_id] = child.stdout.split()
+    with SqliteLedger(place) as ledger:
+        assert ledger.expire() == [call_id]
+        [before] = ledger.accounts("firm")
+        assert repair(ledger, place, (), catalog, NOW) == Repaired(cut=1)
+        [cut] = ledger.read()
+        assert (cut.source, cut.status, cut.stopped_by, cut.hold_id) == ("gateway", "cut", "killed", call_id)
+        assert (dict(cut.tags), cut.run_id, cut.parent_run, cut.step) == ({"team": "b", "user": "ada"}, "r", "p", "s")
+        assert cut.quality == ("lower_bound" if state == "begun" else "unknown")
+        [after] = ledger.accounts("firm")
+        # What it cost for certain is spent, and nothing is given back.
+        assert (after.balance.spent, after.balance.held) == (before.balance.spent, 0)
+        assert after.balance.settled == (cut.amount.pico if state == "begun" else 0)
+        assert [hold.state for hold in ledger.holds()] == ["suspect"]
+        assert repair(ledger, place, (), catalog, NOW) == Repaired()
+        ledger.resolve(call_id, None)
+        assert ledger.holds("suspect") == []
+        assert ledger.verify() == []
+
+
+def test_a_note_that_was_being_overwritten_says_nothing():
+    note = pack_note("gateway", Who(tags=Tags(team="b")))
+    assert unpack_note(note).tags == Tags(team="b")
+    assert unpack_note(note[:-1]) == unpack_note(b"") == Noted()
+    assert pack_note("client", Who(run_id="r")) == b""

@@ -47,7 +47,8 @@ _FREE, _OPEN, _DONE = 0, 1, 2
 class InFlight(msgspec.Struct, frozen=True):
     """A call that has begun and not ended, as another process sees it. Times are microseconds since 1970 UTC; `output`
     is generated tokens and `pico` picodollars so far, both estimates. `alive` says whether its process still runs.
-    `record` is there for a call that has ended and may not be in the ledger."""
+    `record` is there for a call that has ended and may not be in the ledger, `note` for one in flight of which there is
+    more to say."""
 
     call_id: str
     started_us: int
@@ -62,6 +63,7 @@ class InFlight(msgspec.Struct, frozen=True):
     alive: bool
     owner: str
     record: bytes | None = None
+    note: bytes | None = None
 
 
 class Slot:
@@ -118,8 +120,9 @@ class Intents:
         self._used = 0
         self._forget()
 
-    def open(self, call_id: str, started_us: int, words: tuple[str, str, str, str]) -> Slot | None:
-        """A slot for a call that begins; `words` are provider, api, model and run id."""
+    def open(self, call_id: str, started_us: int, words: tuple[str, str, str, str], note: bytes = b"") -> Slot | None:
+        """A slot for a call that begins; `words` are provider, api, model and run id, and `note` is what else should be
+        known of it should its process be killed, as far as there is room."""
         with self._lock:
             if self._owner != os.getpid():
                 self._renew()
@@ -129,6 +132,9 @@ class Intents:
             self._used += 1
         # The state goes in last: a reader sees a whole slot or none.
         _FIXED.pack_into(slot_map, at, _FREE, started_us, started_us, 0, 0, 0, call_id.encode(), *_encoded(words))
+        size = len(note) if len(note) <= ROOM else 0
+        slot_map[at + _RECORD_AT : at + _RECORD_AT + size] = note[:size]
+        _LENGTH.pack_into(slot_map, at + _LENGTH_AT, size)
         slot_map[at] = _OPEN
         return Slot(slot_map, at, self._take_back)
 
@@ -333,15 +339,27 @@ def _slots(handle: int, owner: str, *, alive: bool) -> Iterator[tuple[int, InFli
         state = data[at]
         if state not in (_OPEN, _DONE):
             continue
-        record = None
-        if state == _DONE:
-            size = _LENGTH.unpack_from(data, at + _LENGTH_AT)[0]
-            record = data[at + _RECORD_AT : at + _RECORD_AT + min(size, ROOM)]
+        size = _LENGTH.unpack_from(data, at + _LENGTH_AT)[0]
+        rest = data[at + _RECORD_AT : at + _RECORD_AT + min(size, ROOM)]
+        record, note = (rest, None) if state == _DONE else (None, rest or None)
         _, started, updated, received, output, pico, *words = _FIXED.unpack_from(data, at)
         call_id, provider, api, model, run_id = (word.rstrip(b"\0").decode("utf-8", "replace") for word in words)
         yield (
             at,
             InFlight(
-                call_id, started, updated, received, output, pico, provider, api, model, run_id, alive, owner, record
+                call_id,
+                started,
+                updated,
+                received,
+                output,
+                pico,
+                provider,
+                api,
+                model,
+                run_id,
+                alive,
+                owner,
+                record,
+                note,
             ),
         )

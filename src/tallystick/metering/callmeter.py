@@ -16,6 +16,7 @@ from tallystick.ledger.ledger import Receipt
 from tallystick.metering.bench import ADMITTED, KEPT, Bench, done
 from tallystick.metering.ceiling import Ceiling, limited
 from tallystick.metering.counting import Delivered, prompt_tokens, warm
+from tallystick.metering.finished import pack_note
 from tallystick.metering.growing import Growth
 from tallystick.metering.leave import Admitted, Denied
 from tallystick.metering.live import TICK, Live
@@ -245,7 +246,8 @@ class CallMeter:
         run, slot, facts = None if plan.scope is None else plan.scope.run, None, self.facts
         if bench.intents is not None:
             words = (facts.provider, facts.api, facts.model or "", plan.begun.who.run_id or "")
-            slot = bench.intents.open(self.call_id, int(bench.clock() * 1_000_000), words)
+            note = pack_note(bench.source, plan.begun.who)
+            slot = bench.intents.open(self.call_id, int(bench.clock() * 1_000_000), words, note)
         if run is not None or slot is not None:
             price = partial(price_of, bench, plan.begun)
             self._live = Live(self.call_id, run, slot, price, facts)

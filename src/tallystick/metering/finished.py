@@ -6,6 +6,7 @@ The slot outlives a killed process, so a call that lies there is as safe as one 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from tallystick.core.usage import Usage
 from tallystick.errors import LedgerCorrupt, TallyError
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.hold import Settlement
+from tallystick.metering.leave import Who
 
 _EMPTY: Final[dict[str, str]] = {}
 
@@ -25,6 +27,15 @@ class Finished(msgspec.Struct, frozen=True, array_like=True):
 
     entry: Entry
     settlement: Settlement | None = None
+
+
+class Noted(msgspec.Struct, frozen=True, array_like=True):
+    """What is said of a call in flight beside its words: whose it is, and where it was seen."""
+
+    source: str = "client"
+    tags: Tags = Tags()
+    parent_run: str | None = None
+    step: str | None = None
 
 
 def _plain(value: Any) -> Any:
@@ -45,6 +56,7 @@ def _made(kind: type, value: Any) -> Any:
 _encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 
 _decode: Final = msgspec.msgpack.Decoder(Finished, dec_hook=_made).decode
+_decode_note: Final = msgspec.msgpack.Decoder(Noted, dec_hook=_made).decode
 
 
 def pack(finished: Finished) -> bytes | None:
@@ -53,6 +65,26 @@ def pack(finished: Finished) -> bytes | None:
         return _encode(finished)
     except OverflowError:
         return None
+
+
+def pack_note(source: str, who: Who) -> bytes:
+    """The bytes of what is said of a call in flight; none where there is nothing to say."""
+    if who.tags or who.parent_run or who.step:
+        return _encode(Noted(source, who.tags, who.parent_run, who.step))
+    return b"" if source == "client" else _pack_source(source)
+
+
+@lru_cache(maxsize=8)
+def _pack_source(source: str) -> bytes:
+    return _encode(Noted(source))
+
+
+def unpack_note(note: bytes | None) -> Noted:
+    """What these bytes say. Where they cannot be read (the process was killed while it wrote them) they say nothing."""
+    try:
+        return _decode_note(note) if note else Noted()
+    except (msgspec.DecodeError, TallyError, ValueError, TypeError):
+        return Noted()
 
 
 def unpack(record: bytes) -> Finished:

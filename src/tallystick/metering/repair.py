@@ -18,7 +18,7 @@ from tallystick.ledger.intents import SUFFIX, InFlight, ended, leftovers
 from tallystick.ledger.ledger import Ledger
 from tallystick.ledger.query import Query
 from tallystick.metering.claims import Account, Matcher, attributes, settlement
-from tallystick.metering.finished import unpack
+from tallystick.metering.finished import unpack, unpack_note
 from tallystick.metering.rating import Call, rate_reading
 from tallystick.metering.spool import read_spool, spool_files
 from tallystick.wire.reading import Reading
@@ -47,14 +47,15 @@ def repair(
     everything stays where it is."""
     cut = known = 0
     with leftovers(place.with_name(place.name + SUFFIX)) as flights:
-        for flight in flights:
-            if flight.record is not None:
-                continue
-            if next(iter(ledger.read(Query(call_id=flight.call_id))), None) is not None:
-                known += 1
-                continue
-            ledger.append([entry_of_flight(flight, catalog(), now)], durable=True)
-            cut += 1
+        in_flight = [flight for flight in flights if flight.record is None]
+        matcher = Matcher(ledger.budgets())
+        held = {hold.hold_id for state in ("open", "suspect") for hold in ledger.holds(state)} if in_flight else set()
+        for flight in in_flight:
+            entry = entry_of_flight(flight, catalog(), now)
+            if flight.call_id in held:
+                entry = msgspec.structs.replace(entry, hold_id=flight.call_id)
+            new, there = _settle(ledger, entry, settlement(entry, _accounts(matcher, entry)))
+            cut, known = cut + new, known + there
         finished, there, unread = _enter_ended(ledger, flights)
         known += there
     spooled = 0
@@ -116,7 +117,8 @@ def _settle(ledger: Ledger, entry: Entry, taken: Settlement) -> tuple[int, int]:
 
 def entry_of_flight(flight: InFlight, catalog: Catalog, now: datetime) -> Entry:
     """The entry of a call whose process died. What it had delivered was estimated, so half of that is what it had at
-    the least; a call that had delivered nothing is of unknown usage."""
+    the least; a call that had delivered nothing is of unknown usage. Either way the rest of its hold stays suspect."""
+    noted = unpack_note(flight.note)
     started = _EPOCH + timedelta(microseconds=flight.started_us)
     tokens = flight.output // 2
     usage = Usage(output=tokens) if tokens else None
@@ -138,8 +140,11 @@ def entry_of_flight(flight: InFlight, catalog: Catalog, now: datetime) -> Entry:
         cost=rated.cost,
         status="cut",
         stopped_by="killed",
-        source="client",
+        source=noted.source,
+        tags=noted.tags,
         run_id=flight.run_id or None,
+        parent_run=noted.parent_run,
+        step=noted.step,
         response_bytes=flight.response_bytes,
     )
 
