@@ -20,13 +20,13 @@ from tallystick.ledger.hold import Settlement
 from tallystick.ledger.ledger import Item, Receipt
 from tallystick.ledger.promise import Promise
 
-SYNC_DELAY: Final = 0.03
+SYNC_DELAY: Final = 0.015
 """Seconds from a commit to the sync that follows it; together with the sync itself less than 50 ms."""
 
 POLL: Final = 0.002
 """While tasks stand in the line, it is asked so often (in seconds) whether they are due."""
 
-LATER: Final = 0.015
+LATER: Final = 0.03
 """What nobody waits for is committed after so many seconds, or with what comes before and cannot go ahead of it."""
 
 GATHER: Final = 0.001

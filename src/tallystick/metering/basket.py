@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tallystick.ledger.intents import Slot
     from tallystick.metering.bench import Bench
 
-SECONDS: Final = 0.015
+SECONDS: Final = 0.03
 """How long an entry lies in its slot before it is handed to the ledger; with the writer's own delay less than 50 ms."""
 
 MOST: Final = 1024
