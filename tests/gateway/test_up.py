@@ -216,4 +216,4 @@ def test_what_a_stream_cost_is_there_as_soon_as_it_has_ended(simulate, tmp_path,
             assert status == 200
             call = json.loads(body)["call"]
             assert (call["status"], call["quality"]) == ("ok", "exact")
-            assert float(call["cost"]["usd"] if "usd" in call["cost"] else call["cost"]["amount"]["usd"]) > 0
+            assert float(call["cost"]["amount"]["usd"]) > 0

@@ -59,15 +59,16 @@ class Book:
         and the asks of earlier ones that are decided now."""
         jobs: list[Job] = []
         others: list[HoldTask | AskJob] = []
-        asks: set[Task[Any]] = set()
+        done: list[Task[Any]] = []
         for task in tasks:
             if isinstance(task, AskJob):
                 others.append(task)
-                asks.add(task)
-            elif isinstance(task, Job):
+                continue
+            if isinstance(task, Job):
                 jobs.append(task)
             elif isinstance(task, HoldTask):
                 others.append(task)
+            done.append(task)
         try:
             with explained(self._path):
                 found = self._transact(jobs, others, careful=False)
@@ -77,7 +78,7 @@ class Book:
             for task in tasks:
                 task.receipt, task.error = None, error
             return [*tasks, *self._counter.given_up(error)]
-        return [task for task in tasks if task not in asks] + (found or [])
+        return done + (found or [])
 
     def _transact(
         self, jobs: Sequence[Job], others: Sequence[HoldTask | AskJob], *, careful: bool

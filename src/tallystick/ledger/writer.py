@@ -44,21 +44,17 @@ R = TypeVar("R")
 class Task(Generic[R]):
     """Something to do in the ledger, and the future that tells how it went. `receipt` is what it came to; a task that
     has neither receipt nor error is not done. With `durable` the future waits until the disk has it. One that is
-    `ahead` may be committed before what nobody waits for."""
+    `ahead` may be committed before what nobody waits for. `size` is about how much work it is; an entry is 1."""
 
     __slots__ = ("durable", "error", "future", "receipt")
     ahead = False
+    size = 1
 
     def __init__(self, *, durable: bool) -> None:
         self.durable = durable
         self.future: Future[R] = Promise()
         self.receipt: R | None = None
         self.error: TallyError | None = None
-
-    @property
-    def size(self) -> int:
-        """About how much work it is; an entry is 1."""
-        return 1
 
     @property
     def told(self) -> Any:
@@ -80,16 +76,12 @@ class Task(Generic[R]):
 class Job(Task[Receipt]):
     """One append: what to write."""
 
-    __slots__ = ("items",)
+    __slots__ = ("items", "size")
 
     def __init__(self, items: Sequence[Item], *, durable: bool) -> None:
         super().__init__(durable=durable)
         self.items = items
-
-    @property
-    def size(self) -> int:
-        """The number of items."""
-        return len(self.items)
+        self.size = len(items)
 
 
 class SettleJob(Job):

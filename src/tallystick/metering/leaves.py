@@ -215,7 +215,8 @@ class HeldLeave:
         self._enter()
 
     def _find_site(self) -> None:
-        self._name = self._desk.sites.name_of(self._call.facts, self._call.who.tags)
+        call = self._call
+        self._name = self._desk.sites.name_of(call.facts, call.who.tags, system=self._traits.system)
         self._site = self._desk.sites.site(self._name)
 
     def _enter(self) -> None:

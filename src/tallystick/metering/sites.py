@@ -32,9 +32,6 @@ MOST_SITES: Final = 1000
 SHORT: Final = 4096
 """What names a call site is remembered with its hash up to so many characters."""
 
-_SYSTEM: Final = (b'"system', b'"developer"', b'"instructions"')
-"""One of these is in every body that has a system text; to look for them costs much less than to decode it."""
-
 WRITE_SECONDS: Final = 5.0
 NAMESPACE: Final = "calibration"
 KEY_NAME: Final = "key"
@@ -223,11 +220,12 @@ class Sites:
         text = b"".join([one for part in parts for one in (len(part).to_bytes(8, "big"), part)])
         return hmac.digest(self._key or b"", text, "sha256").hex()[:24]
 
-    def name_of(self, facts: RequestFacts, tags: Mapping[str, str]) -> str:
-        """The call site that a request comes from: provider, model, agent or run name, system text and tools."""
+    def name_of(self, facts: RequestFacts, tags: Mapping[str, str], *, system: bool = True) -> str:
+        """The call site that a request comes from: provider, model, agent or run name, system text and tools. `system`
+        False says that there is no such text."""
         who = (tags.get("agent") or tags.get("run_name") or "") if tags else ""
-        system = facts.system() if any(mark in facts.body for mark in _SYSTEM) else ""
-        parts = (facts.provider, facts.model or "", facts.api, who, system, *facts.tools)
+        text = facts.system() if system else ""
+        parts = (facts.provider, facts.model or "", facts.api, who, text, *facts.tools)
         name = self._names.get(parts)
         if name is None:
             name = self.digest(*[part.encode("utf-8", "surrogatepass") for part in parts])
