@@ -1,7 +1,7 @@
 """Basket: finished calls on their way to the ledger, many at once.
 
 They lie in their slots, which outlive a killed process. So nobody waits for the ledger, and its writer is woken once
-for all that have ended within `SECONDS`, not for each.
+for all that have ended within `LATER` seconds, not for each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tallystick.errors import TallyError
 from tallystick.ledger.entry import Entry
 from tallystick.ledger.ledger import Receipt
+from tallystick.ledger.writer import LATER
 from tallystick.metering.finished import Finished, pack
 from tallystick.metering.leave import Leave
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from tallystick.ledger.hold import Settlement
     from tallystick.ledger.intents import Slot
     from tallystick.metering.bench import Bench
-
-SECONDS: Final = 0.03
-"""How long an entry lies in its slot before it is handed to the ledger; with the writer's own delay less than 50 ms."""
 
 MOST: Final = 1024
 """With more calls than this in their slots the ledger has fallen behind, and callers wait for it again."""
@@ -58,7 +56,7 @@ class Basket:
         self._waiting.append(_Kept(entry, leave, slot))
         if not self._due:
             self._due = True
-            self._later(SECONDS, self.hand_over)
+            self._later(LATER, self.hand_over)
         return True
 
     def keeps(self, slot: Slot, entry: Entry, settlement: Settlement | None) -> bool:
